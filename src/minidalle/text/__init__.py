@@ -1,0 +1,6 @@
+"""Captions to ids: `normalize` as the original does, `Tokenizer`, and BART's corruptions in `noise`."""
+
+from minidalle.text.normalizer import normalize
+from minidalle.text.tokenizer import Tokenizer
+
+__all__ = ["Tokenizer", "normalize"]
