@@ -1,0 +1,106 @@
+"""The crossing: weights of the VQGAN from PyTorch to its twin in Flax NNX, and back, exactly.
+
+Pictures are channels last in JAX, so a convolution's weight `(out, in, height, width)` becomes a kernel
+`(height, width, in, out)`: axes (2, 3, 1, 0). Names are translated by one rule, `jax_name`.
+"""
+
+import re
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from flax import nnx
+
+from ..training.tree import flatten_names
+from .config import VQGANConfig
+from .model import VQGAN
+from .twin import VQGANTwin
+
+__all__ = ["VQGANTwin", "jax_name", "to_jax", "to_torch", "translate", "twin_from_arrays"]
+
+
+def jax_name(name: str, dimensions: int) -> str:
+    """The name of a weight here: `decoder.up.0.block.1.conv1.weight` becomes `decoder.up_0.block_1.conv1.kernel`."""
+    path, _, kind = re.sub(r"\.(\d+)(?=\.)", r"_\1", name).rpartition(".")
+    if kind == "weight":
+        kind = "embedding" if path.endswith("embedding") else "kernel" if dimensions == 4 else "scale"
+    return f"{path}.{kind}"
+
+
+def translate(state: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
+    """A PyTorch state dict under the names and in the layout of the twin, float32."""
+    arrays = {}
+    for name, tensor in state.items():
+        array = tensor.detach().float().cpu().numpy()
+        arrays[jax_name(name, array.ndim)] = array.transpose(2, 3, 1, 0) if array.ndim == 4 else array
+    return arrays
+
+
+def twin_from_arrays(config: VQGANConfig, arrays: Mapping[str, np.ndarray], **options) -> VQGANTwin:
+    """A twin that holds the given weights, and was never initialised with others.
+
+    Args:
+        config: sizes.
+        arrays: `{dotted name: array}` in this module's names and layout; the running statistics of an "ema" codebook
+            may be missing, and start anew.
+        options: `normalize`, `dtype`, `param_dtype` and `precision` of `VQGANTwin`.
+
+    Raises:
+        ValueError: a weight is missing, unknown, of another shape than `config` says, or not finite; names it.
+    """
+    structure, state = nnx.split(nnx.eval_shape(lambda: VQGANTwin(config, rngs=nnx.Rngs(0), **options)))
+    expected, tree = flatten_names(state)
+    arrays = dict(arrays)
+    if config.quantizer == "ema" and "quantize.embedding.embedding" in arrays:
+        arrays.setdefault("quantize.cluster_size", np.ones(config.n_embed, np.float32))
+        arrays.setdefault("quantize.embed_avg", arrays["quantize.embedding.embedding"])
+    missing, unknown = sorted(expected.keys() - arrays.keys()), sorted(arrays.keys() - expected.keys())
+    if missing or unknown:
+        raise ValueError(
+            f"these weights are not of this VQGAN: {len(missing)} missing {missing[:3]}, {len(unknown)} unknown "
+            f"{unknown[:3]}; is the config the one they were saved with?"
+        )
+    for name, wanted in expected.items():
+        if tuple(arrays[name].shape) != tuple(wanted.shape):
+            raise ValueError(
+                f"weight {name} has shape {tuple(arrays[name].shape)}, the config asks for {tuple(wanted.shape)}"
+            )
+        if not np.isfinite(np.asarray(arrays[name], np.float32)).all():
+            raise ValueError(f"weight {name} holds NaN or infinity; take an earlier checkpoint, or download it again")
+    leaves = [jnp.asarray(np.asarray(arrays[name]), wanted.dtype) for name, wanted in expected.items()]
+    return nnx.merge(structure, jax.tree.unflatten(tree, leaves))
+
+
+def to_jax(model: VQGAN, **options) -> VQGANTwin:
+    """The twin of a PyTorch VQGAN: the same codes, and pictures equal to about 1e-5.
+
+    Args:
+        model: trained or not; left as it is.
+        options: `dtype`, `param_dtype` and `precision` of `VQGANTwin`.
+
+    Raises:
+        ValueError: a weight is NaN or infinite; the message names it.
+    """
+    options.setdefault("normalize", getattr(model.quantize, "normalize", False))
+    return twin_from_arrays(model.config, translate(model.state_dict()), **options)
+
+
+def to_torch(twin: VQGANTwin, **quantizer_options) -> VQGAN:
+    """The PyTorch VQGAN of a twin, in float32, on the CPU and in evaluation mode; `to_jax` of it gives the twin back.
+
+    Args:
+        twin: any.
+        quantizer_options: what the twin does not know, being of use in training alone (`beta`, `revive_after`, …).
+    """
+    arrays, _ = flatten_names(nnx.state(twin))
+    if twin.normalize:
+        quantizer_options = {"normalize": True, **quantizer_options}
+    model = VQGAN(twin.config, **quantizer_options)
+    state = {}
+    for name, tensor in model.state_dict().items():
+        array = np.asarray(arrays[jax_name(name, tensor.ndim)], np.float32)
+        state[name] = torch.from_numpy(np.array(array.transpose(3, 2, 0, 1) if array.ndim == 4 else array, order="C"))
+    model.load_state_dict(state)
+    return model.eval()
