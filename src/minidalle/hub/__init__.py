@@ -1,0 +1,21 @@
+"""Checkpoints in and out: minidalle's own format (`native`), and the originals' (`dallebart`, `vqgan`, `clip`).
+
+`load_dallebart`, `load_vqgan` and `load_clip` read what the original projects saved.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .clip import load_clip
+    from .dallebart import load_dallebart
+    from .vqgan import load_vqgan
+
+__all__ = ["load_clip", "load_dallebart", "load_vqgan"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a loader when it is first asked for: `minidalle info` needs neither JAX nor PyTorch."""
+    if name in __all__:
+        return getattr(importlib.import_module(f".{name.removeprefix('load_')}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,129 @@
+"""CLIP checkpoints of Hugging Face: `config.json` with `model.safetensors` (or the older `pytorch_model.bin`)."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.typing import DTypeLike
+
+from minidalle.clip.config import CLIPConfig
+from minidalle.clip.model import CLIP
+from minidalle.training.tree import load_parameters
+
+# Their names for a layer's parts -> ours; `weight` becomes `kernel` (transposed) or, in a norm, `scale`.
+PARTS = {
+    "self_attn.q_proj": "query",
+    "self_attn.k_proj": "key",
+    "self_attn.v_proj": "value",
+    "self_attn.out_proj": "out",
+    "mlp.fc1": "fc1",
+    "mlp.fc2": "fc2",
+    "layer_norm1": "norm1",
+    "layer_norm2": "norm2",
+}
+OUTER = {
+    "text_model.embeddings.token_embedding.weight": "text.token_embedding.embedding",
+    "text_model.embeddings.position_embedding.weight": "text.position_embedding",
+    "text_model.final_layer_norm.weight": "text.final_norm.scale",
+    "text_model.final_layer_norm.bias": "text.final_norm.bias",
+    "vision_model.embeddings.class_embedding": "vision.class_embedding",
+    "vision_model.embeddings.position_embedding.weight": "vision.position_embedding",
+    "vision_model.pre_layrnorm.weight": "vision.pre_norm.scale",
+    "vision_model.pre_layrnorm.bias": "vision.pre_norm.bias",
+    "vision_model.post_layernorm.weight": "vision.post_norm.scale",
+    "vision_model.post_layernorm.bias": "vision.post_norm.bias",
+    "logit_scale": "logit_scale",
+}
+LAYER = re.compile(r"(text|vision)_model\.encoder\.layers\.(\d+)\.(.+)\.(weight|bias)")
+
+
+def load_clip(path: str | Path, *, dtype: DTypeLike = jnp.float32, param_dtype: DTypeLike = jnp.float32) -> CLIP:
+    """Load a CLIP from a Hugging Face folder, such as a download of openai/clip-vit-base-patch32.
+
+    The folder holds `config.json` and `model.safetensors` (or `pytorch_model.bin`); mean and standard deviation of the
+    pictures come from `preprocessor_config.json` where there is one. dtype is what the model computes in.
+    Raises FileNotFoundError for what is missing, ValueError for files that are broken or do not fit one another.
+    """
+    path = Path(path)
+    values = _read_json(path / "config.json")
+    processor = path / "preprocessor_config.json"
+    if processor.exists():
+        found = _read_json(processor)
+        vision = values.setdefault("vision_config", {})
+        vision.update({k: found[k] for k in ("image_mean", "image_std") if k in found})
+    config = CLIPConfig.from_dict(values)
+    model = CLIP(config, rngs=nnx.Rngs(0), dtype=dtype, param_dtype=param_dtype)
+    load_parameters(model, from_huggingface(read_arrays(path)))
+    return model
+
+
+def from_huggingface(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Arrays under their names in transformers' CLIPModel, as `{dotted name: array}` of our `CLIP`.
+
+    Linear weights are transposed, the patch convolution (D, 3, P, P) is laid flat as (P·P·3, D), layers are stacked.
+    Raises ValueError for a name that is no part of a CLIPModel and for layers that do not count up from 0.
+    """
+    converted: dict[str, np.ndarray] = {}
+    layers: dict[str, dict[int, np.ndarray]] = {}
+    for name, array in arrays.items():
+        match = LAYER.fullmatch(name)
+        if name.endswith("embeddings.position_ids"):
+            continue  # a counter 0, 1, 2, … that older versions saved
+        if name in OUTER:
+            converted[OUTER[name]] = array
+        elif name == "vision_model.embeddings.patch_embedding.weight":
+            converted["vision.patch_embedding.kernel"] = array.transpose(2, 3, 1, 0).reshape(-1, array.shape[0])
+        elif name in ("text_projection.weight", "visual_projection.weight"):
+            converted[name.replace("weight", "kernel")] = array.T
+        elif match and match[3] in PARTS:
+            tower, index, part, kind = match.groups()
+            if kind == "weight":
+                kind, array = ("scale", array) if part.startswith("layer_norm") else ("kernel", array.T)
+            layers.setdefault(f"{tower}.layers.{PARTS[part]}.{kind}", {})[int(index)] = array
+        else:
+            raise ValueError(f"{name} is no weight of a CLIPModel; is this another kind of checkpoint?")
+    for name, stack in layers.items():
+        if sorted(stack) != list(range(len(stack))):
+            raise ValueError(f"layers {sorted(stack)} of {name} do not count up from 0; the file is incomplete")
+        converted[name] = np.stack([stack[index] for index in range(len(stack))])
+    return converted
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The weights of a folder as NumPy arrays, half precision widened to float32."""
+    if (path / "model.safetensors").exists():
+        from safetensors import SafetensorError
+        from safetensors.flax import load_file
+
+        try:
+            arrays = load_file(path / "model.safetensors")
+        except SafetensorError as error:
+            raise ValueError(
+                f"{path / 'model.safetensors'} is not a whole safetensors file ({error}); download it again"
+            ) from error
+    elif (path / "pytorch_model.bin").exists():
+        import torch
+
+        try:
+            state = torch.load(path / "pytorch_model.bin", map_location="cpu", weights_only=True)
+        except Exception as error:  # torch raises many kinds, all meaning an unreadable file
+            raise ValueError(
+                f"{path / 'pytorch_model.bin'} cannot be read as weights ({error}); download it again"
+            ) from error
+        arrays = {name: tensor.float().numpy() for name, tensor in state.items()}
+    else:
+        raise FileNotFoundError(f"no weights in {path}; expected model.safetensors or pytorch_model.bin")
+    return {name: np.asarray(array, dtype=np.float32) for name, array in arrays.items()}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"no {path.name} in {path.parent}; give the folder of a CLIP checkpoint") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from error

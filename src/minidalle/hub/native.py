@@ -1,0 +1,73 @@
+"""minidalle's own checkpoint format: a folder per network, `config.json` beside `model.safetensors`.
+
+A whole pipeline is a folder with `vqgan/`, `bart/`, `clip/` (may be missing: then nothing is ranked), `tokenizer.json`
+and a model card. The shipped ones lie in `minidalle/checkpoints/`. VQGAN weights carry taming-transformers' names in
+PyTorch's layout; DalleBart and CLIP weights the dotted paths of their NNX modules.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from flax import nnx
+
+from ..bart.config import DalleBartConfig
+from ..bart.model import DalleBart
+from ..clip.config import CLIPConfig
+from ..clip.model import CLIP
+from ..training.export import read_arrays, read_config
+from ..training.tree import load_parameters
+from ..vqgan import port
+from ..vqgan.export import load_exported
+from ..vqgan.model import VQGAN
+from .folders import find_checkpoint
+
+
+def load_torch_vqgan(folder: str | Path) -> VQGAN:
+    """Return the PyTorch VQGAN of a folder (or of a shipped checkpoint, by name), in evaluation mode and float32.
+
+    Raises:
+        ValueError: its config does not fit its weights, or one of the two is damaged.
+    """
+    return load_exported(_part(folder, "vqgan"))
+
+
+def load_vqgan(folder: str | Path):
+    """Return the NNX VQGAN of a folder (or of a shipped checkpoint, by name); see `load_torch_vqgan`."""
+    return port.to_jax(load_torch_vqgan(folder))
+
+
+def load_bart(folder: str | Path, **types) -> DalleBart:
+    """Return the DalleBart of a folder (or of a shipped checkpoint, by name); `types` are `dtype` and `param_dtype`.
+
+    Raises:
+        ValueError: its config does not fit its weights, or one of the two is damaged.
+    """
+    folder = _part(folder, "bart")
+    config = DalleBartConfig.from_dict(read_config(folder, "bart"))
+    return _filled(lambda rngs: DalleBart(config, rngs=rngs, **types), folder)
+
+
+def load_clip(folder: str | Path, **types) -> CLIP:
+    """Return the CLIP of a folder (or of a shipped checkpoint, by name); `types` are `dtype` and `param_dtype`.
+
+    Raises:
+        ValueError: its config does not fit its weights, or one of the two is damaged.
+    """
+    folder = _part(folder, "clip")
+    config = CLIPConfig.from_dict(read_config(folder, "clip"))
+    return _filled(lambda rngs: CLIP(config, rngs=rngs, **types), folder)
+
+
+def _part(folder: str | Path, kind: str) -> Path:
+    """The folder of one network: the given one, or the part named `kind` inside a whole pipeline's."""
+    found = find_checkpoint(folder)
+    return found / kind if (found / kind).is_dir() else found
+
+
+def _filled(build: Callable[[nnx.Rngs], nnx.Module], folder: Path):
+    model = build(nnx.Rngs(0))
+    try:
+        load_parameters(model, read_arrays(folder))
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from error
+    return model

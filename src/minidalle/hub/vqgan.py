@@ -1,0 +1,130 @@
+"""The original VQGAN checkpoints: vqgan-jax folders, and state dicts of taming-transformers.
+
+The originals of DALL·E mini read and draw pictures in [0, 1], as everything here does. taming-transformers itself trained
+on [-1, 1]: give its own checkpoints `2 * images - 1`, and read `(decode_unclipped(codes) + 1) / 2`.
+"""
+
+import json
+import re
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import torch
+from flax import serialization, traverse_util
+from jax.typing import DTypeLike
+
+from ..vqgan.config import VQGANConfig
+from ..vqgan.port import translate, twin_from_arrays
+from ..vqgan.twin import VQGANTwin
+
+
+def load_vqgan(
+    path: str | Path,
+    *,
+    config: VQGANConfig | None = None,
+    dtype: DTypeLike = jnp.float32,
+    param_dtype: DTypeLike = jnp.float32,
+    precision: str = "highest",
+) -> VQGANTwin:
+    """The VQGAN of an original checkpoint, in Flax NNX.
+
+    Args:
+        path: a vqgan-jax folder (`config.json` with `flax_model.msgpack`, such as a download of
+            dalle-mini/vqgan_imagenet_f16_16384), or a `.ckpt`, `.pt` or `.pth` file of taming-transformers.
+        config: sizes; by default those of `config.json`, and for a taming file those that its weights show.
+        dtype: what is computed in.
+        param_dtype: what weights are kept in.
+        precision: of matrix products, see `VQGANTwin`.
+
+    Raises:
+        FileNotFoundError: the folder or file, or a part of it, is missing.
+        ValueError: a file is cut off or of another kind, or sizes and weights do not fit; the message names the weight.
+
+    Source: patil-suraj/vqgan-jax, `modeling_flax_vqgan.py`; CompVis/taming-transformers, `taming/models/vqgan.py`.
+    """
+    path = Path(path)
+    if path.is_dir():
+        config = config or read_config(path / "config.json")
+        arrays = _read_msgpack(path / "flax_model.msgpack")
+    else:
+        state = read_taming(path)
+        config = config or config_of_weights(state, path)
+        arrays = translate(state)
+    try:
+        return twin_from_arrays(config, arrays, dtype=dtype, param_dtype=param_dtype, precision=precision)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def read_config(file: Path) -> VQGANConfig:
+    """The sizes in an original `config.json`; raises as `load_vqgan` does."""
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+        return VQGANConfig.from_dict(values)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{file} is missing; an original VQGAN folder holds it") from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{file} is not valid JSON: {error}") from error
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"{file} does not describe a VQGAN: {error}") from error
+
+
+def _read_msgpack(file: Path) -> dict[str, np.ndarray]:
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is missing; an original VQGAN folder holds it")
+    try:
+        return traverse_util.flatten_dict(serialization.msgpack_restore(file.read_bytes()), sep=".")
+    except Exception as error:  # msgpack and flax raise half a dozen kinds for a damaged file
+        raise ValueError(f"{file} is damaged or cut off, download it again ({error})") from error
+
+
+def read_taming(file: Path) -> dict[str, torch.Tensor]:
+    """The VQGAN's own weights in a taming-transformers file, without those of its losses; raises as `load_vqgan` does."""
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} does not exist; give a vqgan-jax folder or a taming-transformers .ckpt file")
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds, for cut files and for pickles with more than tensors in them
+        raise ValueError(
+            f"{file} cannot be read as plain weights: it is cut off, or holds other Python objects as training "
+            "checkpoints do. If you trust it, keep its weights alone: "
+            "torch.save({'state_dict': torch.load(file, weights_only=False)['state_dict']}, 'weights.ckpt')"
+        ) from error
+    state = state.get("state_dict", state) if isinstance(state, dict) else {}
+    state = {name: tensor for name, tensor in state.items() if not name.startswith("loss.")}
+    if "quantize.embed.weight" in state:  # the Gumbel quantizer's table has a name of its own there
+        state["quantize.embedding.weight"] = state.pop("quantize.embed.weight")
+    if not all(isinstance(tensor, torch.Tensor) for tensor in state.values()) or "encoder.conv_in.weight" not in state:
+        raise ValueError(f"{file} holds no VQGAN of taming-transformers: there is no weight encoder.conv_in.weight")
+    return state
+
+
+def config_of_weights(state: dict[str, torch.Tensor], file: Path) -> VQGANConfig:
+    """The sizes that a taming state dict shows in the shapes of its weights.
+
+    Attention is placed by level in the weights and by resolution in a config: the pictures are taken to be 256 wide, as
+    taming's were, which changes nothing else.
+    """
+    levels = 1 + max(
+        (int(match[1]) for name in state if (match := re.match(r"encoder\.down\.(\d+)\.", name))), default=0
+    )
+    try:
+        widths = [state[f"encoder.down.{level}.block.0.conv1.weight"].shape[0] for level in range(levels)]
+        ch, in_channels = state["encoder.conv_in.weight"].shape[:2]
+        n_embed, embed_dim = state["quantize.embedding.weight"].shape
+        return VQGANConfig(
+            ch=ch,
+            ch_mult=tuple(width // ch for width in widths),
+            num_res_blocks=sum(f"encoder.down.0.block.{index}.conv1.weight" in state for index in range(100)),
+            attn_resolutions=tuple(256 >> i for i in range(levels) if f"encoder.down.{i}.attn.0.q.weight" in state),
+            in_channels=in_channels,
+            out_ch=state["decoder.conv_out.weight"].shape[0],
+            z_channels=state["encoder.conv_out.weight"].shape[0],
+            n_embed=n_embed,
+            embed_dim=embed_dim,
+            resamp_with_conv=levels == 1 or "encoder.down.0.downsample.conv.weight" in state,
+            quantizer="gumbel" if "quantize.proj.weight" in state else "nearest",
+        )
+    except KeyError as error:
+        raise ValueError(f"{file} is no whole VQGAN of taming-transformers: {error.args[0]} is missing") from error

@@ -1,0 +1,203 @@
+"""Checkpoints of vqgan-jax and of taming-transformers give the codes and pictures that their own code recorded."""
+
+import json
+import shutil
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from flax import serialization
+
+from minidalle.hub.vqgan import load_vqgan
+from minidalle.vqgan import VQGAN, VQGANConfig
+from minidalle.vqgan.port import to_torch
+
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+VQGAN_JAX = {"vqgan_jax_basic": 1, "vqgan_jax_shortcut": 2, "vqgan_jax_f16": 1}  # case: recorded sets of pictures
+CASES = [(case, index) for case, count in VQGAN_JAX.items() for index in range(count)]
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    return {case: load_vqgan(FIXTURES / case) for case in VQGAN_JAX}
+
+
+@pytest.fixture
+def copied(tmp_path):
+    """A copy of an original folder that may be spoiled."""
+    for name in ("config.json", "flax_model.msgpack"):
+        shutil.copyfile(FIXTURES / "vqgan_jax_f16" / name, tmp_path / name)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("case", "index"), CASES)
+def test_vqgan_jax_gives_its_codes_and_pictures_again(loaded, case, index):
+    recorded, model = np.load(FIXTURES / case / "io.npz"), loaded[case]
+    images, codes, indices = (recorded[f"img{index}:{name}"] for name in ("pixel_values", "codes", "indices"))
+    np.testing.assert_array_equal(model.encode(images), indices)
+    expected = recorded[f"img{index}:dec_codes"], recorded[f"img{index}:dec"]
+    if codes.shape[1] == indices.shape[1]:
+        drawn = model.decode_unclipped(np.concatenate([codes, indices]))
+        np.testing.assert_allclose(drawn, np.concatenate(expected), atol=1e-4)
+    else:
+        height, width = (side // model.config.downsampling for side in images.shape[1:3])
+        np.testing.assert_allclose(model.decode_unclipped(codes), expected[0], atol=1e-4)
+        np.testing.assert_allclose(model.decode_unclipped(indices.reshape(-1, height, width)), expected[1], atol=1e-4)
+
+
+def test_vqgan_jax_gives_its_vectors_and_clipped_pictures_again(loaded):
+    recorded, model = np.load(FIXTURES / "vqgan_jax_basic/io.npz"), loaded["vqgan_jax_basic"]
+    np.testing.assert_allclose(model.features(recorded["img0:pixel_values"]), recorded["img0:prequant"], atol=1e-4)
+    drawn = model.decode(recorded["img0:codes"])
+    np.testing.assert_allclose(drawn, recorded["img0:dec_codes"].clip(0, 1), atol=1e-4)
+
+
+@pytest.mark.parametrize("picture", ["img0", "img1"])
+@pytest.mark.parametrize("given", [True, False])
+def test_taming_gives_its_codes_and_pictures_again(picture, given):
+    config = json.loads((FIXTURES / "taming_shortcut/meta.json").read_text())["config"]
+    options = {"config": VQGANConfig.from_dict(config)} if given else {}
+    model = load_vqgan(FIXTURES / "taming_shortcut/model.ckpt", **options)
+    recorded = np.load(FIXTURES / "taming_shortcut/io.npz")
+    np.testing.assert_array_equal(
+        model.encode(recorded[f"{picture}:x"].transpose(0, 2, 3, 1)), recorded[f"{picture}:indices"]
+    )
+    drawn = model.decode_unclipped(recorded[f"{picture}:codes"])
+    np.testing.assert_allclose(drawn, recorded[f"{picture}:dec_codes"].transpose(0, 2, 3, 1), atol=1e-4)
+
+
+def test_a_taming_training_checkpoint_loads_without_its_losses():
+    model = load_vqgan(FIXTURES / "taming_trainstep/model.ckpt")
+    recorded = np.load(FIXTURES / "taming_trainstep/io.npz")
+    np.testing.assert_array_equal(model.encode(recorded["image"]), recorded["indices"])
+    drawn = model.decode_unclipped(recorded["indices"])
+    np.testing.assert_allclose(drawn, recorded["dec"].transpose(0, 2, 3, 1), atol=1e-4)
+
+
+def test_both_originals_hold_the_same_network(loaded):
+    ours = to_torch(loaded["vqgan_jax_shortcut"]).state_dict()
+    theirs = torch.load(FIXTURES / "taming_shortcut/model.ckpt", weights_only=True)["state_dict"]
+    for name, value in ours.items():
+        assert torch.equal(value, theirs[name].float()), name
+
+
+@pytest.mark.parametrize("quantizer", ["nearest", "gumbel"])
+def test_a_bare_state_dict_shows_its_own_sizes(tmp_path, quantizer):
+    config = VQGANConfig(
+        ch=32, ch_mult=(1, 2, 2), num_res_blocks=2, attn_resolutions=(64,), n_embed=40, embed_dim=8, z_channels=8,
+        quantizer=quantizer,
+    )  # fmt: skip
+    model = VQGAN(config).eval()
+    state = model.state_dict()
+    if quantizer == "gumbel":
+        state["quantize.embed.weight"] = state.pop("quantize.embedding.weight")
+    torch.save(state, tmp_path / "weights.pt")
+    found = load_vqgan(tmp_path / "weights.pt")
+    assert found.config == config
+    images = torch.rand(1, 3, 16, 16)
+    np.testing.assert_array_equal(found.encode(images.permute(0, 2, 3, 1).numpy()), model.encode(images).numpy())
+
+
+def test_types_are_chosen_on_loading():
+    model = load_vqgan(FIXTURES / "vqgan_jax_basic", dtype=jnp.bfloat16, param_dtype=jnp.float16)
+    assert model.decoder.conv_in.kernel[...].dtype == jnp.float16
+    recorded = np.load(FIXTURES / "vqgan_jax_basic/io.npz")
+    drawn, expected = model.decode_unclipped(recorded["img0:codes"]), recorded["img0:dec_codes"]
+    assert 1e-5 < np.abs(np.asarray(drawn) - expected).mean() < 5e-2 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("name", ["config.json", "flax_model.msgpack"])
+def test_a_missing_file_is_named(copied, name):
+    (copied / name).unlink()
+    with pytest.raises(FileNotFoundError, match=f"{name} is missing"):
+        load_vqgan(copied)
+
+
+def test_a_path_that_leads_nowhere_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere.ckpt does not exist; give a vqgan-jax folder or"):
+        load_vqgan(tmp_path / "nowhere.ckpt")
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.4, 0.99])
+def test_truncated_files_are_refused(copied, kept):
+    for name, source in [
+        ("flax_model.msgpack", copied / "flax_model.msgpack"),
+        ("model.ckpt", FIXTURES / "taming_shortcut/model.ckpt"),
+    ]:
+        whole = source.read_bytes()
+        (copied / name).write_bytes(whole[: int(kept * len(whole))])
+    with pytest.raises(ValueError, match="flax_model.msgpack is damaged or cut off"):
+        load_vqgan(copied)
+    with pytest.raises(ValueError, match="model.ckpt cannot be read as plain weights"):
+        load_vqgan(copied / "model.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("{", "not valid JSON"), ("[]", "does not describe a VQGAN"), ('{"ch": "wide"}', "does not describe a VQGAN")],
+)
+def test_a_broken_config_is_refused(copied, text, message):
+    (copied / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        load_vqgan(copied)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"n_embed": 97}, "quantize.embedding.embedding has shape"),
+        ({"ch_mult": [1, 1, 1, 1]}, "unknown"),
+        ({"num_res_blocks": 2}, "missing .*block_2"),
+    ],
+)
+def test_a_config_that_does_not_fit_its_weights_is_refused_by_name(copied, change, message):
+    config = json.loads((copied / "config.json").read_text()) | change
+    config["resolution"] = 64
+    (copied / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=message) as raised:
+        load_vqgan(copied)
+    assert str(copied) in str(raised.value)
+
+
+def test_nan_weights_are_refused_by_name(copied):
+    tree = serialization.msgpack_restore((copied / "flax_model.msgpack").read_bytes())
+    tree["decoder"]["conv_in"]["bias"] = np.full(32, np.nan, np.float16)
+    (copied / "flax_model.msgpack").write_bytes(serialization.msgpack_serialize(tree))
+    with pytest.raises(ValueError, match="decoder.conv_in.bias holds NaN or infinity"):
+        load_vqgan(copied)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"head.weight": torch.zeros(2)}, "holds no VQGAN"),
+        ({"state_dict": {"epoch": 3}}, "holds no VQGAN"),
+        (7, "no VQGAN"),
+    ],
+)
+def test_a_file_of_something_else_is_refused(tmp_path, content, message):
+    torch.save(content, tmp_path / "other.pt")
+    with pytest.raises(ValueError, match=message):
+        load_vqgan(tmp_path / "other.pt")
+
+
+def test_half_a_taming_state_dict_is_refused_by_name(tmp_path):
+    state = torch.load(FIXTURES / "taming_shortcut/model.ckpt", weights_only=True)["state_dict"]
+    torch.save({name: value for name, value in state.items() if "quantize" not in name}, tmp_path / "half.pt")
+    with pytest.raises(ValueError, match="quantize.embedding.weight is missing"):
+        load_vqgan(tmp_path / "half.pt")
+    torch.save({name: value for name, value in state.items() if "attn_1" not in name}, tmp_path / "half.pt")
+    with pytest.raises(ValueError, match="missing .*attn_1"):
+        load_vqgan(tmp_path / "half.pt")
+
+
+class Stranger:
+    """What a training checkpoint holds besides weights."""
+
+
+def test_a_checkpoint_with_other_objects_says_how_to_keep_its_weights(tmp_path):
+    torch.save({"state_dict": {}, "callbacks": Stranger()}, tmp_path / "last.ckpt")
+    with pytest.raises(ValueError, match="keep its weights alone: torch.save"):
+        load_vqgan(tmp_path / "last.ckpt")
