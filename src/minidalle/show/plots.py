@@ -1,0 +1,306 @@
+"""Curves, bars and maps: what a chapter shows of numbers."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from minidalle.show.style import DASHES, FAINT, INK, PALETTE, Picture, add_title, new_figure, styled
+
+__all__ = ["bars", "codebook_usage", "curves", "heatmap", "loss_curve", "rate_distortion"]
+
+
+@styled
+def curves(
+    lines: Mapping[str, object],
+    x=None,
+    *,
+    xlabel: str = "",
+    ylabel: str = "",
+    title: str = "",
+    logx: bool = False,
+    logy: bool = False,
+    markers: bool = False,
+    height: float = 3.4,
+) -> Picture:
+    """One or more lines over a shared axis, told apart by colour and by dash, named at their right ends.
+
+    lines: label → values `(points,)`, or → `(x, values)` where each line has its own axis.
+    x: the shared axis; by default 0, 1, 2, ….
+    """
+    figure, ((axis,),) = new_figure(7.0, height)
+    ends = []
+    for index, (label, values) in enumerate(lines.items()):
+        across, up = values if isinstance(values, tuple) else (x, values)
+        up = np.asarray(up, float)
+        across = np.arange(len(up)) if across is None else np.asarray(across, float)
+        if len(across) != len(up):
+            raise ValueError(f"line {label!r} has {len(up)} values over {len(across)} points; give one for each point")
+        colour = PALETTE[index % len(PALETTE)]
+        axis.plot(
+            across,
+            up,
+            color=colour,
+            linestyle=DASHES[index % len(DASHES)],
+            marker="o" if markers else None,
+            markersize=5,
+        )
+        finite = np.flatnonzero(np.isfinite(up))
+        if len(finite):
+            ends.append((across[finite[-1]], up[finite[-1]], label, colour))
+    axis.set(xlabel=xlabel, ylabel=ylabel, title=title)
+    if logx:
+        axis.set_xscale("log")
+    if logy:
+        axis.set_yscale("log")
+    axis.grid(axis="y")
+    _name_ends(axis, ends)
+    return figure
+
+
+@styled
+def loss_curve(
+    log, names: Sequence[str] | None = None, *, smooth: int | None = None, title: str = "", logy: bool = False
+) -> Picture:
+    """Losses over training steps; the noisy course stays faint behind its running mean.
+
+    log: the path of a run's `log.jsonl`, its rows as a list of dictionaries, an array `(steps,)`, or label → array.
+    names: the entries of the log to draw, by default `loss` and what ends in it. smooth: steps in the running mean,
+    by default a fiftieth of the run; 1 shows the course as it is.
+    Raises ValueError when the log holds none of the names, naming those it holds.
+    """
+    series = _series(log, names)
+    figure, ((axis,),) = new_figure(7.0, 3.4)
+    ends = []
+    for index, (label, (steps, values)) in enumerate(series.items()):
+        colour, dash = PALETTE[index % len(PALETTE)], DASHES[index % len(DASHES)]
+        window = max(1, len(values) // 50) if smooth is None else smooth
+        mean = _running_mean(values, window)
+        if window > 1:
+            axis.plot(steps, values, color=colour, alpha=0.25, linewidth=0.8)
+        axis.plot(steps, mean, color=colour, linestyle=dash, marker="o" if len(values) < 12 else None, markersize=4)
+        ends.append((steps[-1], mean[-1], label, colour))
+    axis.set(xlabel="step", ylabel="loss", title=title)
+    if logy:
+        axis.set_yscale("log")
+    axis.grid(axis="y")
+    _name_ends(axis, ends)
+    return figure
+
+
+@styled
+def codebook_usage(counts, *, title: str = "") -> Picture:
+    """How often each code is used, most used first, with the share in use and the perplexity.
+
+    counts: `(n_embed,)` uses of each code, or label → counts, drawn one beside the other on the same scale.
+    Perplexity is `exp(−Σ p ln p)`: the number of equally used codes that would be as hard to guess.
+    """
+    groups = dict(counts) if isinstance(counts, Mapping) else {"": counts}
+    groups = {label: _shares(label, values) for label, values in groups.items()}
+    figure, (axes,) = new_figure(7.0, 3.0, 1, len(groups), sharey=True)
+    for index, (axis, (label, shares)) in enumerate(zip(axes, groups.items(), strict=True)):
+        ordered = np.sort(shares)[::-1] * 100
+        axis.fill_between(np.arange(len(ordered)), ordered, step="mid", color=PALETTE[index], alpha=0.85, linewidth=0)
+        even = 100 / len(ordered)
+        axis.axhline(even, color=INK, linestyle="--", linewidth=1)
+        used = np.count_nonzero(shares)
+        text = f"{used:,} of {len(shares):,} codes in use\nperplexity {perplexity(shares):,.1f}"
+        axis.text(0.97, 0.95, text, transform=axis.transAxes, ha="right", va="top", fontsize=10, color=INK)
+        axis.set(xlabel="codes, most used first", title=label)
+        axis.set_xlim(-0.5, len(ordered) - 0.5)
+        axis.set_ylim(bottom=0)
+    axes[0].set_ylabel("share of uses (%)")
+    axes[0].annotate(
+        "if all were used alike", (axes[0].get_xlim()[1], even), xytext=(-4, 3), textcoords="offset points",
+        ha="right", va="bottom", fontsize=9, color=INK,
+    )  # fmt: skip
+    add_title(figure, title)
+    return figure
+
+
+def perplexity(counts) -> float:
+    """`exp` of the entropy of the shares that `counts (n,)` describe; between 1 and n."""
+    shares = _shares("", counts)
+    shares = shares[shares > 0]
+    return float(np.exp(-(shares * np.log(shares)).sum()))
+
+
+@styled
+def bars(
+    values: Mapping[str, float | Mapping[str, float]],
+    *,
+    xlabel: str = "",
+    title: str = "",
+    digits: int = 2,
+    floor: float | None = None,
+) -> Picture:
+    """Horizontal bars with their values written beside them.
+
+    values: label → number, or label → (series → number) for several bars each.
+    digits: decimals of the written values. floor: a line that the bars should pass.
+    """
+    if not values:
+        raise ValueError("bars got no values; give a mapping from label to number")
+    first = next(iter(values.values()))
+    names = list(first) if isinstance(first, Mapping) else [""]
+    table = np.array([[row[name] for name in names] if isinstance(row, Mapping) else [row] for row in values.values()])
+    thick = 0.8 / len(names)
+    figure, ((axis,),) = new_figure(7.0, 0.7 + len(values) * max(0.36, 0.24 * len(names)) + (0.3 if title else 0))
+    for index, name in enumerate(names):
+        places = np.arange(len(values)) + (index - (len(names) - 1) / 2) * thick
+        drawn = axis.barh(places, table[:, index], thick * 0.92, color=PALETTE[index % len(PALETTE)], label=name)
+        axis.bar_label(drawn, fmt=f"%.{digits}f", padding=3, fontsize=10, color=INK)
+    axis.set_yticks(np.arange(len(values)), list(values))
+    axis.invert_yaxis()
+    axis.margins(x=0.12)
+    axis.axvline(0, color=FAINT, linewidth=1)
+    axis.set(xlabel=xlabel, title=title)
+    axis.spines["left"].set_visible(False)
+    axis.tick_params(axis="y", length=0)
+    if floor is not None:
+        axis.axvline(floor, color=INK, linestyle="--", linewidth=1)
+    if len(names) > 1:
+        axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return figure
+
+
+@styled
+def heatmap(
+    values,
+    *,
+    xlabel: str = "",
+    ylabel: str = "",
+    title: str = "",
+    label: str = "",
+    xticks: Sequence[str] | None = None,
+    yticks: Sequence[str] | None = None,
+    write: int | None = None,
+    centred: bool = False,
+) -> Picture:
+    """A matrix `(rows, columns)` as colours, with the scale beside it.
+
+    label: what the colours measure. xticks, yticks: a name for each column and row.
+    write: put the numbers into the cells with that many decimals. centred: white stands for 0 (for signed values).
+    """
+    values = np.asarray(values, float)
+    if values.ndim != 2:
+        raise ValueError(f"heatmap got shape {values.shape}; give a matrix (rows, columns)")
+    rows, columns = values.shape
+    cell = min(0.5, 5.4 / columns, 5.0 / rows)
+    figure, ((axis,),) = new_figure(max(3.4, columns * cell + 1.7), max(2.2, rows * cell + 0.9))
+    limit = np.nanmax(np.abs(values)) or 1.0
+    drawn = axis.imshow(
+        values, cmap="RdBu_r" if centred else "viridis",
+        vmin=-limit if centred else None, vmax=limit if centred else None, interpolation="nearest",
+    )  # fmt: skip
+    axis.spines[:].set_visible(False)
+    axis.set(xlabel=xlabel, ylabel=ylabel, title=title)
+    if xticks is not None:
+        axis.set_xticks(range(columns), xticks, rotation=45, ha="right", rotation_mode="anchor")
+    if yticks is not None:
+        axis.set_yticks(range(rows), yticks)
+    if write is not None:
+        for (row, column), value in np.ndenumerate(values):
+            red, green, blue, _ = drawn.cmap(drawn.norm(value))
+            dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.55
+            ink = "white" if dark else INK
+            axis.text(column, row, f"{value:.{write}f}", ha="center", va="center", fontsize=9, color=ink)
+    figure.colorbar(drawn, ax=axis, label=label, shrink=0.85)
+    return figure
+
+
+@styled
+def rate_distortion(
+    lines: Mapping[str, Mapping[object, tuple[float, float]]] | Mapping[object, tuple[float, float]],
+    *,
+    xlabel: str = "bits per picture",
+    ylabel: str = "PSNR (dB)",
+    title: str = "",
+) -> Picture:
+    """What a picture costs in bits against how well it comes back, each point named by its setting.
+
+    lines: setting → (rate, quality), or label → such a mapping, one line each. The rate axis is logarithmic.
+    """
+    first = next(iter(lines.values()))
+    groups = lines if isinstance(first, Mapping) else {"": lines}
+    figure, ((axis,),) = new_figure(7.0, 3.6)
+    for index, (label, points) in enumerate(groups.items()):
+        rates, quality = np.array(list(points.values()), float).T
+        colour = PALETTE[index % len(PALETTE)]
+        axis.plot(rates, quality, color=colour, linestyle=DASHES[index % len(DASHES)], marker="o", label=label)
+        for setting, rate, height in zip(points, rates, quality, strict=True):
+            axis.annotate(
+                str(setting), (rate, height), xytext=(0, 8), textcoords="offset points",
+                ha="center", fontsize=9, color=colour,
+            )  # fmt: skip
+    axis.set_xscale("log", base=2)
+    axis.set(xlabel=xlabel, ylabel=ylabel, title=title)
+    axis.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axis.margins(x=0.08, y=0.15)
+    axis.grid(axis="y")
+    if len(groups) > 1:
+        axis.legend(loc="lower right")
+    return figure
+
+
+def _name_ends(axis, ends: list[tuple[float, float, str, str]]) -> None:
+    """Write each line's name at its right end, pushed apart where two would overlap."""
+    ends = [end for end in ends if end[2]]
+    if not ends:
+        return
+    transform, inverse = axis.transData, axis.transAxes.inverted()
+    axis.figure.draw_without_rendering()
+    heights = [inverse.transform(transform.transform((x, y)))[1] for x, y, _, _ in ends]
+    order, step, placed = np.argsort(heights), 0.085, {}
+    lowest = -np.inf
+    for index in order:
+        lowest = max(heights[index], lowest + step)
+        placed[index] = lowest
+    excess = max(0.0, lowest - 1.0)  # the pushed-up column may leave the axes at the top
+    for index, (_, _, label, colour) in enumerate(ends):
+        axis.annotate(
+            label, (1.01, placed[index] - excess), xycoords="axes fraction",
+            va="center", ha="left", fontsize=10, color=colour, fontweight="bold",
+        )  # fmt: skip
+
+
+def _running_mean(values: np.ndarray, window: int) -> np.ndarray:
+    if window < 1:
+        raise ValueError(f"smooth={window}; the running mean needs at least 1 step")
+    sums = np.cumsum(np.concatenate([[0.0], values]))
+    ends = np.arange(1, len(values) + 1)
+    starts = np.maximum(0, ends - window)
+    return (sums[ends] - sums[starts]) / (ends - starts)
+
+
+def _series(log, names: Sequence[str] | None) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    if isinstance(log, (str, Path)):
+        log = [json.loads(line) for line in Path(log).read_text().splitlines() if line.strip()]
+    if isinstance(log, Mapping):
+        series = {name: np.asarray(values, float) for name, values in log.items()}
+        series = {name: (np.arange(1, len(values) + 1), values) for name, values in series.items()}
+    elif len(log) and isinstance(log[0], Mapping):
+        found = list(dict.fromkeys(key for row in log for key, value in row.items() if isinstance(value, (int, float))))
+        wanted = names or [name for name in found if name.split("_")[-1].split("/")[-1] == "loss"]
+        series = {}
+        for name in wanted:
+            rows = [(row.get("step", index), row[name]) for index, row in enumerate(log, 1) if name in row]
+            if rows:
+                series[name] = tuple(np.array(rows, float).T)
+        if not series:
+            raise ValueError(f"the log holds {', '.join(found) or 'nothing'}; choose from these with names=[…]")
+        return series
+    else:
+        values = np.asarray(log, float)
+        series = {"": (np.arange(1, len(values) + 1), values)}
+    if not series or any(len(values) == 0 for _, values in series.values()):
+        raise ValueError("the log is empty; train some steps first")
+    return series
+
+
+def _shares(label: str, counts) -> np.ndarray:
+    counts = np.asarray(counts, float).ravel()
+    if counts.size == 0 or counts.min() < 0 or counts.sum() == 0:
+        raise ValueError(f"counts {label!r} need at least one use and none below 0")
+    return counts / counts.sum()

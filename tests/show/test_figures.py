@@ -1,0 +1,191 @@
+"""The figures say what they were given: exact pixels, right numbers, labels that do not collide."""
+
+import io
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from minidalle import show
+from minidalle.show.codes import _nearest, square
+from minidalle.show.plots import _running_mean
+
+
+def drawn(figure) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(figure._repr_png_())).convert("RGB"))
+
+
+def texts(figure) -> list[str]:
+    from matplotlib.text import Text
+
+    return [found.get_text() for found in figure.findobj(Text) if found.get_visible() and found.get_text()]
+
+
+def boxes(figure, chosen):
+    figure.draw_without_rendering()
+    return [found.get_window_extent() for found in chosen]
+
+
+PICTURES = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
+
+EXAMPLES = {
+    "grid": lambda: show.grid(PICTURES, ["a cat"] * 6, np.arange(6), title="cats"),
+    "compare": lambda: show.compare({"original": PICTURES, "back": PICTURES / 255}),
+    "curves": lambda: show.curves({"one": [1, 2, 3], "two": ([1, 5], [2, 3])}, logy=True, logx=True),
+    "loss": lambda: show.loss_curve(np.linspace(3, 1, 200), title="loss"),
+    "usage": lambda: show.codebook_usage({"poor": [9, 0, 0, 0], "rich": [3, 2, 3, 2]}, title="use"),
+    "bars": lambda: show.bars({"role": {"first": 1.0, "best": 2.0}, "tone": {"first": 1.5, "best": 2.5}}, floor=1),
+    "heatmap": lambda: show.heatmap(np.eye(3), write=1, xticks=list("abc"), yticks=list("abc")),
+    "rate": lambda: show.rate_distortion({"small": {16: (4, 20.0), 64: (6, 24.0)}, "big": {16: (8, 22.0)}}),
+    "code_map": lambda: show.code_map(np.arange(16), image=PICTURES[0], title="codes"),
+    "palette": lambda: show.palette(np.eye(3), [1, 2, 3], title="three"),
+    "voronoi": lambda: show.voronoi([[0, 0], [1, 1]], [[0, 0.1], [1, 0.9]], history=[[[0.5, 0.5], [0.6, 0.6]]]),
+    "field": lambda: show.receptive_field(np.eye(8), PICTURES[0], box=(0, 0, 4, 4), title="sees"),
+    "ladder": lambda: show.ladder({"picture": PICTURES[0], "codes": np.arange(16).reshape(4, 4)}),
+}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_every_figure_stands_on_white_and_fits_a_page(name):
+    figure = EXAMPLES[name]()
+    pixels = drawn(figure)
+    edges = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    assert (edges == 255).all(), "a white rim, so that it reads on a dark page"
+    assert pixels.shape[1] <= 9.5 * 150, "no wider than a page at the book's resolution"
+    assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 2, "something is drawn"
+
+
+def test_a_figure_shows_itself_in_a_fresh_interpreter_without_pyplot_windows():
+    code = (
+        "from minidalle.show import bars; import sys; f = bars({'a': 1.0});"
+        "assert f._repr_png_().startswith(b'\\x89PNG'); assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_readers_own_settings_are_left_alone():
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    EXAMPLES["bars"]()
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_a_grid_shows_only_colours_of_its_pictures():
+    figure = show.grid(PICTURES[:1], size=2)
+    colours = {tuple(colour) for colour in drawn(figure).reshape(-1, 3)}
+    assert colours - {(255, 255, 255)} == {tuple(colour) for colour in PICTURES[0].reshape(-1, 3)}
+
+
+def test_captions_are_shown_as_written_dollars_and_all():
+    figure = show.grid(PICTURES[:2], ["costs $5 or $6", "a_b^c \\alpha"], [0.123, 0.456])
+    drawn(figure)
+    assert {"costs \\$5 or \\$6\n0.12", "a_b^c \\alpha\n0.46"} == set(texts(figure))
+
+
+def test_long_captions_of_neighbours_do_not_touch():
+    figure = show.grid(PICTURES, ["a woman firefighter with medium-dark skin tone and curly hair"] * 6, columns=3)
+    placed = boxes(figure, [axis.texts[0] for axis in figure.axes])
+    pictures = [axis.images[0].get_window_extent() for axis in figure.axes]
+    for index, box in enumerate(placed):
+        assert not any(box.overlaps(other) for other in placed[:index] + pictures)
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: show.grid([]), "no pictures"),
+        (lambda: show.grid(PICTURES, ["one"]), "1 captions for 6 pictures"),
+        (lambda: show.grid(PICTURES, scores=[1.0]), "1 scores for 6 pictures"),
+        (lambda: show.compare({"a": PICTURES, "b": PICTURES[:2]}), "differ in length"),
+        (lambda: show.heatmap([1.0, 2.0]), "matrix"),
+        (lambda: show.curves({"a": [1, 2]}, x=[1, 2, 3]), "2 values over 3 points"),
+        (lambda: show.loss_curve([{"step": 1, "speed": 3.0}]), "the log holds step, speed"),
+        (lambda: show.loss_curve([]), "empty"),
+        (lambda: show.codebook_usage([0, 0]), "at least one use"),
+        (lambda: show.code_map(np.arange(15)), "15 codes do not fill"),
+        (lambda: show.code_map(np.arange(16.0)), "float64"),
+        (lambda: show.voronoi(np.zeros((2, 3)), np.zeros((2, 3))), "plane"),
+        (lambda: show.receptive_field(np.zeros((2, 2))), "above 0"),
+        (lambda: show.bars({}), "no values"),
+        (lambda: show.ladder({}), "no steps"),
+    ],
+)
+def test_wrong_input_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_perplexity_is_the_exponential_of_the_entropy():
+    assert show.perplexity([5, 5, 5, 5]) == pytest.approx(4)
+    assert show.perplexity([5, 0, 0, 0]) == pytest.approx(1)
+    counts = np.random.default_rng(0).integers(0, 50, 64)
+    entropy = torch.distributions.Categorical(torch.as_tensor(counts / counts.sum())).entropy()
+    assert show.perplexity(counts) == pytest.approx(float(entropy.exp()))
+
+
+def test_usage_writes_its_numbers():
+    written = " ".join(texts(show.codebook_usage([4, 4, 0, 0])))
+    assert "2 of 4 codes in use" in written and "perplexity 2.0" in written
+
+
+def test_the_running_mean_looks_back_only():
+    values = np.random.default_rng(0).random(30)
+    np.testing.assert_allclose(_running_mean(values, 1), values)
+    smooth = _running_mean(values, 7)
+    np.testing.assert_allclose(smooth[6:], np.convolve(values, np.ones(7) / 7, mode="valid"))
+    np.testing.assert_allclose(smooth[2], values[:3].mean())
+
+
+def test_loss_curve_reads_a_run_and_draws_each_loss_at_its_steps(tmp_path):
+    rows = [{"step": step, "loss": 3.0 - step / 100, "speed": 9.0} for step in range(1, 101)]
+    rows[49]["valid_loss"] = 2.75
+    rows[99]["valid_loss"] = 2.25
+    (tmp_path / "log.jsonl").write_text("\n".join(json.dumps(row) for row in rows) + "\n")
+    figure = show.loss_curve(tmp_path / "log.jsonl", smooth=1)
+    lines = [line.get_xydata() for line in figure.axes[0].lines]
+    np.testing.assert_allclose(lines[0][:, 1], [row["loss"] for row in rows])
+    np.testing.assert_allclose(lines[1], [[50, 2.75], [100, 2.25]])
+    assert {"loss", "valid_loss"} <= set(texts(figure)) and "speed" not in texts(figure)
+
+
+def test_names_at_line_ends_do_not_overlap():
+    figure = show.curves({f"line {index}": [0, 1 + index / 1000] for index in range(5)})
+    names = [found for found in figure.axes[0].texts if found.get_text().startswith("line")]
+    placed = boxes(figure, names)
+    assert len(placed) == 5
+    assert not any(one.overlaps(other) for index, one in enumerate(placed) for other in placed[:index])
+
+
+def test_a_code_has_one_colour_everywhere_and_dark_text_reads_on_it():
+    colours = show.code_colours(np.arange(16384))
+    np.testing.assert_array_equal(show.code_colours([[417]])[0, 0], colours[417])
+    linear = np.where(colours / 255 <= 0.04045, colours / 255 / 12.92, ((colours / 255 + 0.055) / 1.055) ** 2.4)
+    luminance = linear @ (0.2126, 0.7152, 0.0722)
+    ink = (0x22 / 255 + 0.055) ** 2.4 / 1.055**2.4
+    assert ((luminance + 0.05) / (ink + 0.05)).min() > 4.5, "WCAG 2.1 contrast for text"
+
+
+def test_a_code_map_writes_every_code_in_its_cell():
+    codes = np.random.default_rng(0).integers(0, 1024, (8, 8))
+    axis = show.code_map(codes).axes[0]
+    written = {(round(text.get_position()[1]), round(text.get_position()[0])): text.get_text() for text in axis.texts}
+    assert written == {place: str(code) for place, code in np.ndenumerate(codes)}
+    placed = boxes(axis.figure, axis.texts)
+    assert not any(one.overlaps(other) for one, other in zip(placed, placed[1:], strict=False))
+
+
+def test_codes_become_a_square_map():
+    assert square(np.arange(64)).shape == (8, 8)
+    assert square(np.arange(6), (2, 3)).tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_cells_of_the_plane_hold_the_nearest_centre():
+    points, centres = np.random.default_rng(0).normal(size=(2, 200, 2))
+    centres = centres[:7]
+    brute = torch.cdist(torch.as_tensor(points), torch.as_tensor(centres)).argmin(-1).numpy()
+    np.testing.assert_array_equal(_nearest(points, centres), brute)
