@@ -1,0 +1,254 @@
+"""The whole road: a caption goes in, ranked pictures come out.
+
+caption → tokens → DalleBart's codes → VQGAN's pictures → CLIP's scores → best first.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+from tqdm.auto import tqdm
+
+from .bart import DalleBart, candidate_keys, sample, stream
+from .clip.model import CLIP
+from .clip.rank import score as clip_score
+from .data.pictures import save_grid, to_uint8
+from .hub import native
+from .hub.folders import find_checkpoint
+from .text import Tokenizer
+from .vqgan.port import VQGANTwin
+
+ROWS = 64  # pictures drawn at a time; more of them are drawn in turn, with the same result
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Several pictures of one caption, best first when they were ranked.
+
+    Attributes:
+        caption: as it was given.
+        images: `(n, height, width, 3)` uint8.
+        codes: `(n, code_length)` int32.
+        scores: `(n,)` float32, CLIP's cosine similarity to the caption, falling; or None when not ranked.
+        order: `(n,)` which draw each picture was: `order[0] == 3` says that the fourth one drawn is the best.
+    """
+
+    caption: str
+    images: np.ndarray
+    codes: np.ndarray
+    scores: np.ndarray | None
+    order: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def save(self, path: str | Path, columns: int | None = None, scale: int = 2) -> Path:
+        """Write all pictures side by side, best first; the suffix of `path` names the format. Errors as `save_grid`."""
+        return save_grid(path, self.images, columns, scale=scale)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One look at a picture while it is drawn.
+
+    Attributes:
+        step: how many codes stand.
+        codes: `(n, step)` int32, the codes so far.
+        images: `(n, height, width, 3)` uint8; codes still to come are shown as those of a white picture.
+    """
+
+    step: int
+    codes: np.ndarray
+    images: np.ndarray
+
+
+class Pipeline:
+    """Tokenizer, DalleBart, VQGAN and (optionally) CLIP that belong together; made by `Pipeline.load`.
+
+    Args:
+        tokenizer: turns captions into ids.
+        bart: turns ids into codes.
+        vqgan: turns codes into pictures; its codebook must be as large as DalleBart's vocabulary of codes.
+        clip: scores pictures, or None: candidates then stay in the order in which they were drawn.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, bart: DalleBart, vqgan: VQGANTwin, clip: CLIP | None = None):
+        if bart.config.codebook_size != vqgan.config.n_embed:
+            raise ValueError(
+                f"DalleBart writes {bart.config.codebook_size} different codes but the VQGAN has {vqgan.config.n_embed}; "
+                "take two that were trained together"
+            )
+        if tokenizer.vocab_size > bart.config.encoder_vocab_size:
+            raise ValueError(
+                f"the tokenizer has {tokenizer.vocab_size} tokens but DalleBart reads {bart.config.encoder_vocab_size}; "
+                "take two that were trained together"
+            )
+        self.tokenizer, self.bart, self.vqgan, self.clip = tokenizer, bart, vqgan, clip
+        self.blank_ids, self.blank_mask = tokenizer.encode([""], bart.config.max_text_length)
+        self._white_code: int | None = None
+
+    @classmethod
+    def load(cls, name: str | Path = "emoji") -> "Pipeline":
+        """Load a shipped checkpoint by name, or one of minidalle's own from a folder; works offline.
+
+        Raises:
+            FileNotFoundError: there is no such checkpoint, or a part of it is missing.
+            ValueError: a part is damaged, or two parts do not belong together.
+        """
+        folder = find_checkpoint(name)
+        missing = [part for part in ("vqgan", "bart", "tokenizer.json") if not (folder / part).exists()]
+        if missing:
+            raise FileNotFoundError(f"{folder} is not a whole pipeline: it lacks {', '.join(missing)}")
+        return cls(
+            Tokenizer.load(folder),
+            native.load_bart(folder),
+            native.load_vqgan(folder),
+            native.load_clip(folder) if (folder / "clip").is_dir() else None,
+        )
+
+    def generate(
+        self,
+        prompts: Sequence[str],
+        n: int = 8,
+        *,
+        seed: int = 0,
+        guidance: float = 3.0,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        rank: bool = True,
+        progress: bool = False,
+    ) -> list[Candidates]:
+        """Draw `n` pictures for each caption and rank them.
+
+        The same arguments give the same codes; a caption's pictures do not depend on the captions beside it.
+
+        Args:
+            prompts: captions; "" draws without one.
+            n: candidates for each.
+            seed: of the draws.
+            guidance: how far to go from "any caption" (0) past "this caption" (1); see `minidalle.bart.sample`.
+            temperature: 0 takes the likeliest code, 1 samples as trained.
+            top_k, top_p: draw only from the k likeliest codes, or from those that together reach probability p.
+            rank: sort by CLIP's score, where the pipeline has a CLIP.
+            progress: show a bar.
+
+        Raises:
+            ValueError: no prompts, `n` below 1, or a setting outside its range.
+        """
+        captions = check_prompts(prompts)
+        if n < 1 or n != int(n):
+            raise ValueError(f"n must be a whole number of pictures, at least 1; got {n}")
+        if seed < 0 or seed != int(seed):
+            raise ValueError(f"seed must be a whole number, 0 or more; got {seed}")
+        text_ids, text_mask = self.tokenizer.encode(captions, self.bart.config.max_text_length)
+        text_ids, text_mask = np.repeat(text_ids, n, 0), np.repeat(text_mask, n, 0)
+        keys = candidate_keys(jax.random.key(seed), np.tile(np.arange(n), len(captions)))
+        codes, images = [], []
+        for start in tqdm(range(0, len(text_ids), ROWS), disable=not progress, desc="drawing", unit="batch"):
+            rows = slice(start, start + ROWS)
+            drawn = sample(
+                self.bart,
+                text_ids[rows],
+                text_mask[rows],
+                self.blank_ids,
+                self.blank_mask,
+                key=keys[rows],
+                guidance=guidance,
+                temperature=temperature,
+                top_k=top_k,
+                top_p=top_p,
+            )
+            codes.append(np.asarray(drawn))
+            images.append(self.decode(drawn))
+        codes, images = np.concatenate(codes), np.concatenate(images)
+        return [
+            self._candidates(prompt, images[i * n : (i + 1) * n], codes[i * n : (i + 1) * n], rank)
+            for i, prompt in enumerate(captions)
+        ]
+
+    def _candidates(self, caption: str, images: np.ndarray, codes: np.ndarray, rank: bool) -> Candidates:
+        if self.clip is None or not rank:
+            return Candidates(caption, images, codes, None, np.arange(len(images)))
+        scores = self.score(caption, images)
+        order = np.argsort(-scores, kind="stable")
+        return Candidates(caption, images[order], codes[order], scores[order], order)
+
+    def stream(
+        self,
+        prompt: str,
+        n: int = 1,
+        *,
+        seed: int = 0,
+        guidance: float = 3.0,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        every: int = 8,
+    ) -> Iterator[Step]:
+        """Yield the pictures of one caption as they appear, every `every` codes; the last are those of `generate`.
+
+        Arguments and errors are `generate`'s; nothing is ranked.
+        """
+        (caption,) = check_prompts([prompt])
+        text_ids, text_mask = self.tokenizer.encode([caption] * n, self.bart.config.max_text_length)
+        settings = {"guidance": guidance, "temperature": temperature, "top_k": top_k, "top_p": top_p, "every": every}
+        steps = stream(
+            self.bart, text_ids, text_mask, self.blank_ids, self.blank_mask, key=jax.random.key(seed), **settings
+        )
+        for step, codes in steps:
+            codes = np.asarray(codes)
+            whole = np.full((n, self.bart.config.image_length), self.white_code, np.int32)
+            whole[:, :step] = codes
+            yield Step(step, codes, self.decode(whole))
+
+    @property
+    def white_code(self) -> int:
+        """The code that the VQGAN gives most often to a white picture."""
+        if self._white_code is None:
+            side = self.vqgan.config.resolution
+            codes = np.asarray(self.vqgan.encode(np.ones((1, side, side, 3), np.float32)))
+            self._white_code = int(np.bincount(codes.ravel()).argmax())
+        return self._white_code
+
+    def encode(self, images: np.ndarray) -> np.ndarray:
+        """Return the codes of pictures `(batch, H, W, 3)`, uint8 or float in [0, 1]: `(batch, code_length)` int32."""
+        images = np.asarray(images)
+        images = images.astype(np.float32) / 255 if images.dtype == np.uint8 else images
+        return np.asarray(self.vqgan.encode(images))
+
+    def decode(self, codes: np.ndarray) -> np.ndarray:
+        """Return the pictures of codes `(batch, code_length)`: `(batch, H, W, 3)` uint8."""
+        return to_uint8(np.asarray(self.vqgan.decode(codes)))
+
+    def score(self, caption: str, images: np.ndarray) -> np.ndarray:
+        """Return how well each picture `(n, H, W, 3)` fits the caption by CLIP, `(n,)` float32; higher is better.
+
+        Raises:
+            ValueError: this pipeline has no CLIP.
+        """
+        if self.clip is None:
+            raise ValueError("this pipeline has no CLIP, so pictures cannot be scored; call generate with rank=False")
+        length = self.clip.config.text_config.max_position_embeddings
+        text_ids, text_mask = self.tokenizer.encode([caption], length)
+        return clip_score(self.clip, images, text_ids, text_mask)[:, 0]
+
+
+def check_prompts(prompts: Sequence[str]) -> list[str]:
+    """Return the captions with control characters turned into spaces, after checking that they are a list of strings.
+
+    Raises:
+        ValueError: the list is empty. TypeError: it is a single string, or holds something else than strings.
+    """
+    if isinstance(prompts, str):
+        raise TypeError(f"prompts must be a list of captions; write [{prompts[:40]!r}]")
+    prompts = list(prompts)
+    if not prompts:
+        raise ValueError("prompts is empty; give at least one caption")
+    for index, prompt in enumerate(prompts):
+        if not isinstance(prompt, str):
+            raise TypeError(f"prompt {index} is a {type(prompt).__name__}, expected a string")
+    return [re.sub(r"[\x00-\x1f\x7f-\x9f]+", " ", prompt).strip() for prompt in prompts]
