@@ -1,0 +1,1 @@
+"""What `make` runs to turn the chapters into a book; no part of the installed package."""
