@@ -69,8 +69,9 @@ test-browser: $(INSTALLED) ## look at every rendered page in headless Chromium (
 
 checkpoints: $(INSTALLED) ## train the shipped checkpoints again (hours on two cores)
 	$(VENV)/bin/minidalle train recipes/emoji/vqgan.toml
-	$(VENV)/bin/minidalle train recipes/emoji/bart.toml
-	$(VENV)/bin/minidalle train recipes/emoji/bart-finish.toml
+	$(VENV)/bin/minidalle train recipes/emoji/bart-1-compose.toml
+	$(VENV)/bin/minidalle train recipes/emoji/bart-2-memorise.toml
+	$(VENV)/bin/minidalle train recipes/emoji/bart-3-settle.toml
 	$(VENV)/bin/minidalle train recipes/emoji/clip.toml
 
 evaluate: $(INSTALLED) ## measure the shipped checkpoints: every number of their card

@@ -16,6 +16,7 @@ from tools.chapters import ROOT
 
 FOLDER = ROOT / "src" / "minidalle" / "checkpoints" / "emoji"
 RECIPES = ROOT / "recipes" / "emoji"
+ORDER = ("vqgan", "bart-1-compose", "bart-2-memorise", "bart-3-settle", "clip")  # as `make checkpoints` runs them
 
 TEMPLATE = """# The emoji checkpoint
 
@@ -33,7 +34,7 @@ out of all training: 80 ("valid") to choose settings by, 240 ("test") for the nu
 
 ## Training
 
-`make checkpoints` trains all three again, seed {seed}, from the recipes:
+`make checkpoints` trains all three again, from the recipes and in this order:
 
 {training}
 
@@ -98,12 +99,12 @@ def card(record: dict[str, Any]) -> str:
     )
     training = "\n".join(
         f"- `recipes/emoji/{kind}.toml`: {recipe['train'].get('stop_at') or recipe['train']['steps']:,} steps of "
-        f"{recipe['train']['batch_size']}, learning rate {recipe['train']['learning_rate']:g}"
+        f"{recipe['train']['batch_size']}, {recipe['train'].get('optimizer', 'adamw')}, "
+        f"learning rate {recipe['train']['learning_rate']:g}, seed {recipe['seed']}"
         for kind, recipe in recipes.items()
     )
     return TEMPLATE.format(
         sizes=sizes,
-        seed=recipes["bart"]["seed"],
         training=training,
         machine=record["training_machine"],
         evaluation_seed=held_out["seed"],
@@ -128,7 +129,7 @@ def evaluate() -> dict[str, Any]:
     started = time.perf_counter()
     scores = evaluate_emoji(Pipeline.load("emoji"))
     parts = {name: {key: part[key] for key in ("parameters", "bytes")} for name, part in describe("emoji").items()}
-    recipes = {kind: tomllib.loads((RECIPES / f"{kind}.toml").read_text()) for kind in ("vqgan", "bart", "clip")}
+    recipes = {kind: tomllib.loads((RECIPES / f"{kind}.toml").read_text()) for kind in ORDER}
     return {
         "scores": scores,
         "parts": parts,

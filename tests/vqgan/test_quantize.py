@@ -62,6 +62,14 @@ def test_nearest_codes_are_those_of_brute_force_in_blocks_of_any_size(block):
     assert brute.unique().numel() > 10
 
 
+def test_nearest_codes_keep_their_precision_under_autocast():
+    generator = torch.Generator().manual_seed(0)
+    vectors, codebook = torch.randn(500, 8, generator=generator), torch.randn(64, 8, generator=generator)
+    with torch.autocast("cpu", torch.bfloat16):
+        codes = nearest_codes(vectors, codebook)
+    assert torch.equal(codes, nearest_codes(vectors, codebook))
+
+
 def test_nearest_codes_never_build_a_tensor_of_pixels_by_codes_by_dimensions():
     vectors, codebook = torch.randn(2048, 64), torch.randn(256, 64)
     with LargestTensor() as largest:

@@ -39,8 +39,9 @@ def nearest_codes(vectors: Tensor, codebook: Tensor, block: int = 8192) -> Tenso
         codebook: `(n_embed, embed_dim)`.
         block: rows per matrix product.
     """
-    offset = codebook.square().sum(1)
-    return torch.cat([torch.addmm(offset, rows, codebook.T, alpha=-2).argmin(1) for rows in vectors.split(block)])
+    with torch.autocast(vectors.device.type, enabled=False):  # in bfloat16 one code in seven would be another
+        offset = codebook.square().sum(1)
+        return torch.cat([torch.addmm(offset, rows, codebook.T, alpha=-2).argmin(1) for rows in vectors.split(block)])
 
 
 def perplexity(codes: Tensor, n_embed: int) -> Tensor:
