@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
         "generate",
         generate,
         "draw pictures for captions and rank them",
-        'minidalle generate "cat with sunglasses" -n 8 --out cat.png',
+        'minidalle generate "woman astronaut: medium skin tone" -n 8 --out astronaut.png',
     )
     command.add_argument(
         "prompts", nargs="+", metavar="CAPTION", help="what to draw; several captions give several files"
@@ -50,12 +50,9 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--out", type=Path, help="picture file to write (default: the caption, as .png)")
     command.add_argument("--model", default="emoji", help="a shipped checkpoint or a folder (default emoji)")
     command.add_argument("--seed", type=int, default=0, help="same seed, same pictures (default 0)")
-    command.add_argument(
-        "--guidance", type=float, default=3.0, help="1 follows the model, more follows the caption (default 3)"
-    )
-    command.add_argument(
-        "--temperature", type=float, default=1.0, help="0 is the likeliest code, 1 as trained (default 1)"
-    )
+    suits = "(default: what suits the checkpoint)"
+    command.add_argument("--guidance", type=float, help=f"1 is the model as trained, more stresses the caption {suits}")
+    command.add_argument("--temperature", type=float, help=f"0 is the likeliest code, 1 the model as trained {suits}")
     command.add_argument("--top-k", type=int, help="draw from the k likeliest codes only")
     command.add_argument("--top-p", type=float, help="draw from the likeliest codes that reach this probability")
     command.add_argument("--scale", type=int, default=2, help="each pixel becomes a square of so many (default 2)")

@@ -5,6 +5,7 @@ captions seen in training and on combinations never seen, and CLIP's retrieval. 
 Wilson (1927), since a few hundred captions leave a few points of doubt.
 """
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -18,8 +19,6 @@ from .clip.rank import embed_captions, embed_images
 from .data import emoji
 from .pipeline import Pipeline
 from .vqgan.quantize import perplexity
-
-GENERATION = {"guidance": 3.0, "temperature": 1.0, "top_k": None, "top_p": None}
 
 
 def share(hits: Sequence[bool]) -> dict[str, float]:
@@ -88,7 +87,8 @@ def generation(
     pipe: Pipeline, rows: np.ndarray, n: int, seed: int = 0, progress: bool = True, **settings
 ) -> dict[str, Any]:
     """Draw `n` pictures for each caption and judge the first one drawn and the one that CLIP ranks first."""
-    data, settings = emoji.load(), {**GENERATION, **settings}
+    defaults = {**dataclasses.asdict(pipe.sampling), "top_k": None, "top_p": None}
+    data, settings = emoji.load(), {**defaults, **settings}
     first, best = [], []
     for start in tqdm(range(0, len(rows), 32), disable=not progress, desc="generating", unit="batch"):
         captions = [data.captions[row] for row in rows[start : start + 32]]
@@ -119,7 +119,7 @@ def evaluate_emoji(pipe: Pipeline, seen: int = 400, seed: int = 0, progress: boo
         pipe: the pipeline to judge.
         seen: how many of the training captions are drawn, chosen by `seed`; all of them if it is larger than their count.
         seed: of the choice and of all draws.
-        settings: sampling settings other than `Pipeline.generate`'s defaults.
+        settings: sampling settings other than the pipeline's own.
     """
     data = emoji.load()
     train, test = data.split("train"), data.split("test")

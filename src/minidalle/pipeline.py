@@ -65,6 +65,19 @@ class Step:
     images: np.ndarray
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """How a model is best drawn from when the caller does not say; kept with a checkpoint in `sampling.json`.
+
+    Attributes:
+        guidance: how far to go from "any caption" (0) past "this caption" (1).
+        temperature: 0 takes the likeliest code, 1 samples as trained.
+    """
+
+    guidance: float = 3.0
+    temperature: float = 1.0
+
+
 class Pipeline:
     """Tokenizer, DalleBart, VQGAN and (optionally) CLIP that belong together; made by `Pipeline.load`.
 
@@ -73,9 +86,17 @@ class Pipeline:
         bart: turns ids into codes.
         vqgan: turns codes into pictures; its codebook must be as large as DalleBart's vocabulary of codes.
         clip: scores pictures, or None: candidates then stay in the order in which they were drawn.
+        sampling: guidance and temperature to draw with when `generate` is not told.
     """
 
-    def __init__(self, tokenizer: Tokenizer, bart: DalleBart, vqgan: VQGANTwin, clip: CLIP | None = None):
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        bart: DalleBart,
+        vqgan: VQGANTwin,
+        clip: CLIP | None = None,
+        sampling: Sampling = Sampling(),
+    ):
         if bart.config.codebook_size != vqgan.config.n_embed:
             raise ValueError(
                 f"DalleBart writes {bart.config.codebook_size} different codes but the VQGAN has {vqgan.config.n_embed}; "
@@ -86,7 +107,7 @@ class Pipeline:
                 f"the tokenizer has {tokenizer.vocab_size} tokens but DalleBart reads {bart.config.encoder_vocab_size}; "
                 "take two that were trained together"
             )
-        self.tokenizer, self.bart, self.vqgan, self.clip = tokenizer, bart, vqgan, clip
+        self.tokenizer, self.bart, self.vqgan, self.clip, self.sampling = tokenizer, bart, vqgan, clip, sampling
         self.blank_ids, self.blank_mask = tokenizer.encode([""], bart.config.max_text_length)
         self._white_code: int | None = None
 
@@ -107,6 +128,7 @@ class Pipeline:
             native.load_bart(folder),
             native.load_vqgan(folder),
             native.load_clip(folder) if (folder / "clip").is_dir() else None,
+            Sampling(**native.read_sampling(folder)),
         )
 
     def generate(
@@ -115,8 +137,8 @@ class Pipeline:
         n: int = 8,
         *,
         seed: int = 0,
-        guidance: float = 3.0,
-        temperature: float = 1.0,
+        guidance: float | None = None,
+        temperature: float | None = None,
         top_k: int | None = None,
         top_p: float | None = None,
         rank: bool = True,
@@ -131,7 +153,8 @@ class Pipeline:
             n: candidates for each.
             seed: of the draws.
             guidance: how far to go from "any caption" (0) past "this caption" (1); see `minidalle.bart.sample`.
-            temperature: 0 takes the likeliest code, 1 samples as trained.
+            temperature: 0 takes the likeliest code, 1 samples as trained. None, here and for guidance: what
+                `self.sampling` says, which suits the checkpoint.
             top_k, top_p: draw only from the k likeliest codes, or from those that together reach probability p.
             rank: sort by CLIP's score, where the pipeline has a CLIP.
             progress: show a bar.
@@ -147,6 +170,7 @@ class Pipeline:
         text_ids, text_mask = self.tokenizer.encode(captions, self.bart.config.max_text_length)
         text_ids, text_mask = np.repeat(text_ids, n, 0), np.repeat(text_mask, n, 0)
         keys = candidate_keys(jax.random.key(seed), np.tile(np.arange(n), len(captions)))
+        settings = self._settings(guidance, temperature, top_k, top_p)
         codes, images = [], []
         for start in tqdm(range(0, len(text_ids), ROWS), disable=not progress, desc="drawing", unit="batch"):
             rows = slice(start, start + ROWS)
@@ -157,10 +181,7 @@ class Pipeline:
                 self.blank_ids,
                 self.blank_mask,
                 key=keys[rows],
-                guidance=guidance,
-                temperature=temperature,
-                top_k=top_k,
-                top_p=top_p,
+                **settings,
             )
             codes.append(np.asarray(drawn))
             images.append(self.decode(drawn))
@@ -169,6 +190,11 @@ class Pipeline:
             self._candidates(prompt, images[i * n : (i + 1) * n], codes[i * n : (i + 1) * n], rank)
             for i, prompt in enumerate(captions)
         ]
+
+    def _settings(self, guidance, temperature, top_k, top_p) -> dict:
+        guidance = self.sampling.guidance if guidance is None else guidance
+        temperature = self.sampling.temperature if temperature is None else temperature
+        return {"guidance": guidance, "temperature": temperature, "top_k": top_k, "top_p": top_p}
 
     def _candidates(self, caption: str, images: np.ndarray, codes: np.ndarray, rank: bool) -> Candidates:
         if self.clip is None or not rank:
@@ -183,8 +209,8 @@ class Pipeline:
         n: int = 1,
         *,
         seed: int = 0,
-        guidance: float = 3.0,
-        temperature: float = 1.0,
+        guidance: float | None = None,
+        temperature: float | None = None,
         top_k: int | None = None,
         top_p: float | None = None,
         every: int = 8,
@@ -195,9 +221,10 @@ class Pipeline:
         """
         (caption,) = check_prompts([prompt])
         text_ids, text_mask = self.tokenizer.encode([caption] * n, self.bart.config.max_text_length)
-        settings = {"guidance": guidance, "temperature": temperature, "top_k": top_k, "top_p": top_p, "every": every}
+        settings = self._settings(guidance, temperature, top_k, top_p)
+        key = jax.random.key(seed)
         steps = stream(
-            self.bart, text_ids, text_mask, self.blank_ids, self.blank_mask, key=jax.random.key(seed), **settings
+            self.bart, text_ids, text_mask, self.blank_ids, self.blank_mask, key=key, every=every, **settings
         )
         for step, codes in steps:
             codes = np.asarray(codes)

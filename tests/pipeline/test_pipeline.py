@@ -9,7 +9,7 @@ from PIL import Image
 
 import minidalle
 from minidalle.bart import sample
-from minidalle.pipeline import Pipeline
+from minidalle.pipeline import Pipeline, Sampling
 
 
 def test_the_package_shows_its_face():
@@ -39,6 +39,28 @@ def test_the_same_seed_gives_the_same_codes_and_another_does_not(pipe):
     codes = [pipe.generate(["cat"], n=3, seed=seed, rank=False)[0].codes for seed in (0, 0, 1)]
     np.testing.assert_array_equal(codes[0], codes[1])
     assert (codes[0] != codes[2]).any()
+
+
+def test_a_checkpoint_says_how_it_is_best_drawn_from(folder, pipe, tmp_path):
+    assert pipe.sampling == Sampling(guidance=3.0, temperature=1.0)  # this folder says nothing
+    said = shutil.copytree(folder, tmp_path / "said")
+    (said / "sampling.json").write_text('{"guidance": 1.5, "temperature": 0}')
+    other = Pipeline.load(said)
+    assert other.sampling == Sampling(guidance=1.5, temperature=0.0)
+    codes = other.generate(["cat"], n=2, rank=False)[0].codes
+    told = pipe.generate(["cat"], n=2, guidance=1.5, temperature=0, rank=False)[0].codes
+    np.testing.assert_array_equal(codes, told)
+    assert (codes != pipe.generate(["cat"], n=2, rank=False)[0].codes).any()
+    *_, last = other.stream("cat", n=2)
+    np.testing.assert_array_equal(last.codes, codes)
+
+
+@pytest.mark.parametrize("text", ['{"guidance": ', '{"guidence": 3}', '{"temperature": -1}', '{"guidance": "x"}', "[]"])
+def test_damaged_advice_is_refused(folder, tmp_path, text):
+    said = shutil.copytree(folder, tmp_path / "said")
+    (said / "sampling.json").write_text(text)
+    with pytest.raises(ValueError, match="sampling.json is damaged; expected an object such as"):
+        Pipeline.load(said)
 
 
 def test_a_caption_is_drawn_the_same_in_any_company(pipe):

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from minidalle import show
+from minidalle.pipeline import Sampling
 from minidalle.show.widgets import is_live, live_box
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -21,6 +22,8 @@ PROMPTS = ["a cat", 'evil "prompt" </script><img src=x onerror=alert(1)> & <b>bo
 
 class FakePipeline:
     """Draws a flat picture whose colour tells the setting apart, so that a shown picture can be traced back."""
+
+    sampling = Sampling(guidance=2.0, temperature=0.5)
 
     def __init__(self, scored: bool = True):
         self.calls, self.scored = [], scored

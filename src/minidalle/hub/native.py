@@ -1,10 +1,12 @@
 """minidalle's own checkpoint format: a folder per network, `config.json` beside `model.safetensors`.
 
-A whole pipeline is a folder with `vqgan/`, `bart/`, `clip/` (may be missing: then nothing is ranked), `tokenizer.json`
-and a model card. The shipped ones lie in `minidalle/checkpoints/`. VQGAN weights carry taming-transformers' names in
+A whole pipeline is a folder with `vqgan/`, `bart/`, `clip/` (may be missing: then nothing is ranked), `tokenizer.json`,
+`sampling.json` (may be missing: the guidance and temperature that serve this DalleBart best) and a model card. The shipped ones lie in `minidalle/checkpoints/`. VQGAN weights carry taming-transformers' names in
 PyTorch's layout; DalleBart and CLIP weights the dotted paths of their NNX modules.
 """
 
+import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -56,6 +58,27 @@ def load_clip(folder: str | Path, **types) -> CLIP:
     folder = _part(folder, "clip")
     config = CLIPConfig.from_dict(read_config(folder, "clip"))
     return _filled(lambda rngs: CLIP(config, rngs=rngs, **types), folder)
+
+
+def read_sampling(folder: str | Path) -> dict[str, float]:
+    """Return what `sampling.json` of a pipeline's folder says of "guidance" and "temperature"; {} when there is none.
+
+    Raises:
+        ValueError: it is not JSON, or holds anything else than these two as finite numbers, 0 or more.
+    """
+    path = find_checkpoint(folder) / "sampling.json"
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf8"))
+        numbers = {name: float(value) for name, value in found.items()}
+        right = numbers.keys() <= {"guidance", "temperature"}
+        right = right and all(math.isfinite(number) and number >= 0 for number in numbers.values())
+    except (ValueError, TypeError, AttributeError):
+        right = False
+    if not right:
+        raise ValueError(f'{path} is damaged; expected an object such as {{"guidance": 3.0, "temperature": 1.0}}')
+    return numbers
 
 
 def _part(folder: str | Path, kind: str) -> Path:

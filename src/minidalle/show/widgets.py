@@ -143,10 +143,14 @@ def live_box(pipe):
 
     wide = ipywidgets.Layout(width="100%", max_width="46rem")
     named = {"layout": wide, "style": {"description_width": "7rem"}}
-    prompt = ipywidgets.Text(value="cat with sunglasses", description="Prompt", **named)
+    prompt = ipywidgets.Text(value="red heart", description="Prompt", **named)
     candidates = ipywidgets.IntSlider(value=4, min=1, max=16, description="Candidates", **named)
-    temperature = ipywidgets.FloatSlider(value=1.0, min=0.1, max=2.0, step=0.1, description="Temperature", **named)
-    guidance = ipywidgets.FloatSlider(value=3.0, min=0.0, max=10.0, step=0.5, description="Guidance", **named)
+    temperature = ipywidgets.FloatSlider(
+        value=pipe.sampling.temperature, min=0.1, max=2.0, step=0.1, description="Temperature", **named
+    )
+    guidance = ipywidgets.FloatSlider(
+        value=pipe.sampling.guidance, min=0.0, max=10.0, step=0.5, description="Guidance", **named
+    )
     seed = ipywidgets.IntSlider(value=0, min=0, max=99, description="Seed", **named)
     button = ipywidgets.Button(description="Generate", button_style="primary")
     result = ipywidgets.HTML(layout=wide)
