@@ -42,7 +42,7 @@ EXAMPLES = {
     "heatmap": lambda: show.heatmap(np.eye(3), write=1, xticks=list("abc"), yticks=list("abc")),
     "rate": lambda: show.rate_distortion({"small": {16: (4, 20.0), 64: (6, 24.0)}, "big": {16: (8, 22.0)}}),
     "code_map": lambda: show.code_map(np.arange(16), image=PICTURES[0], title="codes"),
-    "palette": lambda: show.palette(np.eye(3), [1, 2, 3], title="three"),
+    "palette": lambda: show.palette(torch.eye(3), torch.tensor([1, 2, 3]), title="three"),
     "voronoi": lambda: show.voronoi([[0, 0], [1, 1]], [[0, 0.1], [1, 0.9]], history=[[[0.5, 0.5], [0.6, 0.6]]]),
     "field": lambda: show.receptive_field(np.eye(8), PICTURES[0], box=(0, 0, 4, 4), title="sees"),
     "ladder": lambda: show.ladder({"picture": PICTURES[0], "codes": np.arange(16).reshape(4, 4)}),

@@ -252,6 +252,16 @@ def test_the_state_of_another_recipe_is_refused(tmp_path):
         make(tmp_path, steps=1, learning_rate=1.0).resume()
 
 
+def test_a_run_may_stop_save_and_log_at_other_steps_when_it_goes_on(tmp_path):
+    run(tmp_path / "whole", steps=8)
+    run(tmp_path / "parts", steps=8, stop_at=3)
+    run(tmp_path / "parts", steps=8, save_every=2, log_every=4)
+    states = [torch.load(tmp_path / name / "state.pt", weights_only=True) for name in ("whole", "parts")]
+    assert [state["step"] for state in states] == [8, 8]
+    for name, weight in states[0]["model"].items():
+        assert torch.equal(weight, states[1]["model"][name]), name
+
+
 @pytest.mark.parametrize(
     "images", [torch.zeros(0, 3, 16, 16, dtype=torch.uint8), torch.zeros(2, 3, 16, 16), torch.zeros(3, 16, 16)]
 )

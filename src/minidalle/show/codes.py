@@ -81,7 +81,8 @@ def palette(colours, counts=None, *, columns: int = 8, title: str = "") -> Pictu
     colours: `(n_embed, 3)`, float in [0, 1] or uint8. counts: `(n_embed,)`, written under the index as a share.
     """
     colours = to_float(np.asarray(colours)[None])[0]
-    shares = None if counts is None else np.asarray(counts, float) / max(1.0, np.sum(counts))
+    counts = None if counts is None else np.asarray(counts, float)
+    shares = None if counts is None else counts / max(1.0, counts.sum())
     columns = min(columns, len(colours))
     rows = -(-len(colours) // columns)
     figure, ((axis,),) = new_figure(columns * 0.8, rows * 0.6 + (0.35 if title else 0))

@@ -199,7 +199,7 @@ class Run:
         state = {
             "step": self.step,
             "config": json.dumps(self.config.to_dict()),
-            "training": json.dumps(asdict(self.training)),
+            "training": self._identity(),
             "model": self.model.state_dict(),
             "idle": getattr(self.model.quantize, "idle", None),
             "average": self.average.state_dict(),
@@ -210,6 +210,13 @@ class Run:
         temporary = self.folder / "state.pt.tmp"
         torch.save(state, temporary)
         os.replace(temporary, self.folder / "state.pt")
+
+    def _identity(self) -> str:
+        """The settings that steps depend on; when to stop, save and log may change between two starts of a run."""
+        settings = asdict(self.training)
+        return json.dumps(
+            {name: settings[name] for name in settings if name not in ("stop_at", "save_every", "log_every")}
+        )
 
     def resume(self) -> int:
         """Take up the state that `folder` holds and return its step; 0 where there is none.
@@ -226,9 +233,7 @@ class Run:
             raise ValueError(
                 f"{path} is damaged ({type(error).__name__}: {error}); put a copy back, or delete it to start anew"
             ) from error
-        if state["config"] != json.dumps(self.config.to_dict()) or state["training"] != json.dumps(
-            asdict(self.training)
-        ):
+        if state["config"] != json.dumps(self.config.to_dict()) or state["training"] != self._identity():
             raise ValueError(f"{path} belongs to another recipe; give another run folder, or delete it to start anew")
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
