@@ -100,7 +100,7 @@ def parser() -> argparse.ArgumentParser:
         commands, "evaluate", evaluate, "compute every number of a model card", "minidalle evaluate emoji --json"
     )
     command.add_argument("model", metavar="CHECKPOINT", help="a shipped checkpoint or a folder")
-    command.add_argument("--seen", type=int, default=400, help="training captions to draw (default 400)")
+    command.add_argument("--seen", type=int, help="training captions to draw, chosen by the seed (default: all)")
     command.add_argument("--seed", type=int, default=0)
     _json(command)
 

@@ -112,12 +112,14 @@ def retrieval(pipe: Pipeline, rows: np.ndarray) -> dict[str, Any]:
     return {"recall_at_1": share(ranks <= 1), "recall_at_5": share(ranks <= 5), "captions": len(data)}
 
 
-def evaluate_emoji(pipe: Pipeline, seen: int = 400, seed: int = 0, progress: bool = True, **settings) -> dict[str, Any]:
+def evaluate_emoji(
+    pipe: Pipeline, seen: int | None = None, seed: int = 0, progress: bool = True, **settings
+) -> dict[str, Any]:
     """Compute all numbers of the emoji card.
 
     Args:
         pipe: the pipeline to judge.
-        seen: how many of the training captions are drawn, chosen by `seed`; all of them if it is larger than their count.
+        seen: how many of the training captions are drawn, chosen by `seed`; None takes all.
         seed: of the choice and of all draws.
         settings: sampling settings other than the pipeline's own.
     """
