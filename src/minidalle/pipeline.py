@@ -4,7 +4,8 @@ caption → tokens → DalleBart's codes → VQGAN's pictures → CLIP's scores 
 """
 
 import re
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +17,7 @@ from .bart import DalleBart, candidate_keys, sample, stream
 from .clip.model import CLIP
 from .clip.rank import score as clip_score
 from .data.pictures import save_grid, to_uint8
-from .hub import native
-from .hub.folders import find_checkpoint
+from .hub.assemble import AUTO, load_parts
 from .text import Tokenizer
 from .vqgan.port import VQGANTwin
 
@@ -84,9 +84,11 @@ class Pipeline:
     Args:
         tokenizer: turns captions into ids.
         bart: turns ids into codes.
-        vqgan: turns codes into pictures; its codebook must be as large as DalleBart's vocabulary of codes.
+        vqgan: turns codes into pictures; codes beyond its codebook, which pad some DalleBarts' tables, are never drawn.
         clip: scores pictures, or None: candidates then stay in the order in which they were drawn.
         sampling: guidance and temperature to draw with when `generate` is not told.
+        clip_tokenizer: CLIP's own; None: it shares `tokenizer`.
+        normalize: what is done to a caption before it is tokenized for DalleBart; None: nothing.
     """
 
     def __init__(
@@ -96,40 +98,53 @@ class Pipeline:
         vqgan: VQGANTwin,
         clip: CLIP | None = None,
         sampling: Sampling = Sampling(),
+        *,
+        clip_tokenizer: Tokenizer | None = None,
+        normalize: Callable[[str], str] | None = None,
     ):
-        if bart.config.codebook_size != vqgan.config.n_embed:
-            raise ValueError(
-                f"DalleBart writes {bart.config.codebook_size} different codes but the VQGAN has {vqgan.config.n_embed}; "
-                "take two that were trained together"
-            )
+        written, known = bart.config.codebook_size, vqgan.config.n_embed
+        if written != known:
+            mismatch = f"DalleBart writes {written} different codes but the VQGAN has {known}"
+            if written < known:
+                raise ValueError(f"{mismatch}; take two that were trained together")
+            warnings.warn(f"{mismatch}; those beyond are never drawn. Were the two trained together?", stacklevel=2)
         if tokenizer.vocab_size > bart.config.encoder_vocab_size:
             raise ValueError(
                 f"the tokenizer has {tokenizer.vocab_size} tokens but DalleBart reads {bart.config.encoder_vocab_size}; "
                 "take two that were trained together"
             )
         self.tokenizer, self.bart, self.vqgan, self.clip, self.sampling = tokenizer, bart, vqgan, clip, sampling
+        self.clip_tokenizer, self.normalize = clip_tokenizer or tokenizer, normalize
         self.blank_ids, self.blank_mask = tokenizer.encode([""], bart.config.max_text_length)
         self._white_code: int | None = None
 
     @classmethod
-    def load(cls, name: str | Path = "emoji") -> "Pipeline":
-        """Load a shipped checkpoint by name, or one of minidalle's own from a folder; works offline.
+    def load(
+        cls,
+        name: str | Path = "emoji",
+        *,
+        vqgan: str | Path = AUTO,
+        clip: str | Path | None = AUTO,
+        dtype: str = "float32",
+    ) -> "Pipeline":
+        """Load a whole pipeline: a shipped one, one of minidalle's own, or an original DALL·E mini with what belongs to it.
+
+        Args:
+            name: a shipped name; a folder; or a Hub name such as "dalle-mini/dalle-mini" or "name@revision", which is
+                fetched once and then works offline.
+            vqgan: path or Hub name of another VQGAN; "auto" takes the one inside a folder of minidalle's own, and for an
+                original the one that it was trained with.
+            clip: the same for CLIP, "auto" being openai/clip-vit-base-patch32 for an original; None goes without one.
+            dtype: "float32", "bfloat16" or "float16": what DalleBart is kept and computed in. VQGAN and CLIP, small
+                beside it, keep float32.
 
         Raises:
-            FileNotFoundError: there is no such checkpoint, or a part of it is missing.
+            FileNotFoundError: there is no such checkpoint, or a part of it is missing, or cannot be fetched.
             ValueError: a part is damaged, or two parts do not belong together.
+            ImportError: a library that the checkpoint needs is not installed; the message says which.
         """
-        folder = find_checkpoint(name)
-        missing = [part for part in ("vqgan", "bart", "tokenizer.json") if not (folder / part).exists()]
-        if missing:
-            raise FileNotFoundError(f"{folder} is not a whole pipeline: it lacks {', '.join(missing)}")
-        return cls(
-            Tokenizer.load(folder),
-            native.load_bart(folder),
-            native.load_vqgan(folder),
-            native.load_clip(folder) if (folder / "clip").is_dir() else None,
-            Sampling(**native.read_sampling(folder)),
-        )
+        parts = load_parts(name, vqgan=vqgan, clip=clip, dtype=dtype)
+        return cls(**parts | {"sampling": Sampling(**parts["sampling"])})
 
     def generate(
         self,
@@ -167,7 +182,7 @@ class Pipeline:
             raise ValueError(f"n must be a whole number of pictures, at least 1; got {n}")
         if seed < 0 or seed != int(seed):
             raise ValueError(f"seed must be a whole number, 0 or more; got {seed}")
-        text_ids, text_mask = self.tokenizer.encode(captions, self.bart.config.max_text_length)
+        text_ids, text_mask = self.read(captions)
         text_ids, text_mask = np.repeat(text_ids, n, 0), np.repeat(text_mask, n, 0)
         keys = candidate_keys(jax.random.key(seed), np.tile(np.arange(n), len(captions)))
         settings = self._settings(guidance, temperature, top_k, top_p)
@@ -194,7 +209,18 @@ class Pipeline:
     def _settings(self, guidance, temperature, top_k, top_p) -> dict:
         guidance = self.sampling.guidance if guidance is None else guidance
         temperature = self.sampling.temperature if temperature is None else temperature
-        return {"guidance": guidance, "temperature": temperature, "top_k": top_k, "top_p": top_p}
+        settings = {"guidance": guidance, "temperature": temperature, "top_k": top_k, "top_p": top_p}
+        return settings | {"codebook_size": self.vqgan.config.n_embed}
+
+    def read(self, captions: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Return what DalleBart reads of captions, `text_ids` and `text_mask`, both `(n, max_text_length)` int32.
+
+        They are normalized where this pipeline does that, except for "", which stands for no caption at all. A caption
+        that is too long is cut, with a `UserWarning` that quotes what was cut.
+        """
+        if self.normalize is not None:
+            captions = [self.normalize(caption) if caption else "" for caption in captions]
+        return self.tokenizer.encode(captions, self.bart.config.max_text_length)
 
     def _candidates(self, caption: str, images: np.ndarray, codes: np.ndarray, rank: bool) -> Candidates:
         if self.clip is None or not rank:
@@ -220,7 +246,7 @@ class Pipeline:
         Arguments and errors are `generate`'s; nothing is ranked.
         """
         (caption,) = check_prompts([prompt])
-        text_ids, text_mask = self.tokenizer.encode([caption] * n, self.bart.config.max_text_length)
+        text_ids, text_mask = (np.repeat(array, n, 0) for array in self.read([caption]))
         settings = self._settings(guidance, temperature, top_k, top_p)
         key = jax.random.key(seed)
         steps = stream(
@@ -260,7 +286,7 @@ class Pipeline:
         if self.clip is None:
             raise ValueError("this pipeline has no CLIP, so pictures cannot be scored; call generate with rank=False")
         length = self.clip.config.text_config.max_position_embeddings
-        text_ids, text_mask = self.tokenizer.encode([caption], length)
+        text_ids, text_mask = self.clip_tokenizer.encode([caption], length)
         return clip_score(self.clip, images, text_ids, text_mask)[:, 0]
 
 

@@ -14,6 +14,8 @@ from minidalle.clip.config import CLIPConfig
 from minidalle.clip.model import CLIP
 from minidalle.training.tree import load_parameters
 
+from .download import local_path
+
 # Their names for a layer's parts -> ours; `weight` becomes `kernel` (transposed) or, in a norm, `scale`.
 PARTS = {
     "self_attn.q_proj": "query",
@@ -41,14 +43,20 @@ OUTER = {
 LAYER = re.compile(r"(text|vision)_model\.encoder\.layers\.(\d+)\.(.+)\.(weight|bias)")
 
 
-def load_clip(path: str | Path, *, dtype: DTypeLike = jnp.float32, param_dtype: DTypeLike = jnp.float32) -> CLIP:
-    """Load a CLIP from a Hugging Face folder, such as a download of openai/clip-vit-base-patch32.
+def load_clip(
+    path: str | Path,
+    *,
+    dtype: DTypeLike = jnp.float32,
+    param_dtype: DTypeLike = jnp.float32,
+    revision: str | None = None,
+) -> CLIP:
+    """Load a CLIP from a Hugging Face folder, or by its name on the Hub, such as "openai/clip-vit-base-patch32".
 
     The folder holds `config.json` and `model.safetensors` (or `pytorch_model.bin`); mean and standard deviation of the
     pictures come from `preprocessor_config.json` where there is one. dtype is what the model computes in.
     Raises FileNotFoundError for what is missing, ValueError for files that are broken or do not fit one another.
     """
-    path = Path(path)
+    path = local_path(path, "clip", revision=revision)
     values = _read_json(path / "config.json")
     processor = path / "preprocessor_config.json"
     if processor.exists():

@@ -11,6 +11,8 @@ from flax.typing import Dtype
 from minidalle.bart.config import DalleBartConfig
 from minidalle.bart.model import DalleBart
 
+from .download import local_path
+
 # Numbered by order of creation in the original, so that a name's meaning depends on the block it stands in.
 ATTENTION_NAMES = {"q_proj": "query", "k_proj": "key", "v_proj": "value", "out_proj": "output"}
 NORMFORMER_NORMS = {
@@ -25,25 +27,29 @@ GATED_NAMES = {"Dense_0": "gate", "Dense_1": "value", "Dense_2": "output"}
 PLAIN_NAMES = {"Dense_0": "gate", "Dense_1": "output"}
 
 
-def load_dallebart(path: str | Path, *, dtype: Dtype = jnp.float32, param_dtype: Dtype | None = None) -> DalleBart:
+def load_dallebart(
+    path: str | Path, *, dtype: Dtype = jnp.float32, param_dtype: Dtype | None = None, revision: str | None = None
+) -> DalleBart:
     """A DalleBart from the original's folder, layers stacked (``use_scan``) or not, float32 or float16.
 
     Args:
-        path: folder with ``config.json`` and ``flax_model.msgpack``, such as a download of dalle-mini/dalle-mini.
+        path: folder with ``config.json`` and ``flax_model.msgpack``; or a name on the Hub, such as
+            "dalle-mini/dalle-mini" or "dalle-mini/dalle-mini@revision".
         dtype: what is computed in.
         param_dtype: what weights are kept in; None keeps the file's.
+        revision: branch, tag or commit on the Hub.
 
     Returns:
         The model, weights on the default device.
 
     Raises:
-        FileNotFoundError: the folder or one of its two files is missing.
+        FileNotFoundError: the folder or one of its two files is missing, or the Hub has no such name.
         ValueError: the file is cut off or no msgpack, the configuration asks for what is not built here, or its sizes
             and names do not fit the weights; the message names the parameter.
 
     Source: dalle-mini 0.1.5, ``save_pretrained`` of ``model/modeling.py``.
     """
-    folder = Path(path)
+    folder = local_path(path, "dallebart", revision=revision)
     weights_file = folder / "flax_model.msgpack"
     for file in (folder / "config.json", weights_file):
         if not file.is_file():

@@ -17,6 +17,7 @@ from jax.typing import DTypeLike
 from ..vqgan.config import VQGANConfig
 from ..vqgan.port import translate, twin_from_arrays
 from ..vqgan.twin import VQGANTwin
+from .download import local_path
 
 
 def load_vqgan(
@@ -26,24 +27,26 @@ def load_vqgan(
     dtype: DTypeLike = jnp.float32,
     param_dtype: DTypeLike = jnp.float32,
     precision: str = "highest",
+    revision: str | None = None,
 ) -> VQGANTwin:
     """The VQGAN of an original checkpoint, in Flax NNX.
 
     Args:
-        path: a vqgan-jax folder (`config.json` with `flax_model.msgpack`, such as a download of
-            dalle-mini/vqgan_imagenet_f16_16384), or a `.ckpt`, `.pt` or `.pth` file of taming-transformers.
+        path: a vqgan-jax folder (`config.json` with `flax_model.msgpack`), or its name on the Hub, such as
+            "dalle-mini/vqgan_imagenet_f16_16384"; or a `.ckpt`, `.pt` or `.pth` file of taming-transformers.
         config: sizes; by default those of `config.json`, and for a taming file those that its weights show.
         dtype: what is computed in.
         param_dtype: what weights are kept in.
         precision: of matrix products, see `VQGANTwin`.
+        revision: branch, tag or commit on the Hub.
 
     Raises:
-        FileNotFoundError: the folder or file, or a part of it, is missing.
+        FileNotFoundError: the folder or file, or a part of it, is missing, or the Hub has no such name.
         ValueError: a file is cut off or of another kind, or sizes and weights do not fit; the message names the weight.
 
     Source: patil-suraj/vqgan-jax, `modeling_flax_vqgan.py`; CompVis/taming-transformers, `taming/models/vqgan.py`.
     """
-    path = Path(path)
+    path = local_path(path, "vqgan", revision=revision)
     if path.is_dir():
         config = config or read_config(path / "config.json")
         arrays = _read_msgpack(path / "flax_model.msgpack")
