@@ -9,15 +9,14 @@ import re
 from pathlib import Path
 
 import jax.numpy as jnp
-import numpy as np
 import torch
-from flax import serialization, traverse_util
 from jax.typing import DTypeLike
 
 from ..vqgan.config import VQGANConfig
 from ..vqgan.port import translate, twin_from_arrays
 from ..vqgan.twin import VQGANTwin
 from .download import local_path
+from .stored import stored_msgpack
 
 
 def load_vqgan(
@@ -49,7 +48,7 @@ def load_vqgan(
     path = local_path(path, "vqgan", revision=revision)
     if path.is_dir():
         config = config or read_config(path / "config.json")
-        arrays = _read_msgpack(path / "flax_model.msgpack")
+        arrays = stored_msgpack(path / "flax_model.msgpack", separator=".")
     else:
         state = read_taming(path)
         config = config or config_of_weights(state, path)
@@ -71,15 +70,6 @@ def read_config(file: Path) -> VQGANConfig:
         raise ValueError(f"{file} is not valid JSON: {error}") from error
     except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"{file} does not describe a VQGAN: {error}") from error
-
-
-def _read_msgpack(file: Path) -> dict[str, np.ndarray]:
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} is missing; an original VQGAN folder holds it")
-    try:
-        return traverse_util.flatten_dict(serialization.msgpack_restore(file.read_bytes()), sep=".")
-    except Exception as error:  # msgpack and flax raise half a dozen kinds for a damaged file
-        raise ValueError(f"{file} is damaged or cut off, download it again ({error})") from error
 
 
 def read_taming(file: Path) -> dict[str, torch.Tensor]:
