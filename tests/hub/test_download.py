@@ -4,7 +4,7 @@ import sys
 
 import huggingface_hub
 import pytest
-from huggingface_hub import errors
+from huggingface_hub import constants, errors
 
 from minidalle.hub import load_clip, load_dallebart, load_vqgan
 from minidalle.hub.download import local_path
@@ -107,8 +107,8 @@ def test_without_the_library_the_message_says_how_to_get_it(monkeypatch):
 
 
 def test_a_cached_repository_is_found_without_a_network(tmp_path, monkeypatch):
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     repository = tmp_path / "models--a--b"
     (repository / "refs").mkdir(parents=True)
     (repository / "refs/main").write_text(COMMIT)
