@@ -73,7 +73,9 @@ def parser() -> argparse.ArgumentParser:
     )
     command.add_argument("caption", metavar="CAPTION")
     command.add_argument("pictures", nargs="+", type=Path, metavar="PICTURE")
-    command.add_argument("--model", default="emoji", help="whose CLIP judges (default emoji)")
+    command.add_argument(
+        "--model", default="emoji", help="whose CLIP judges: shipped, folder or Hub name (default emoji)"
+    )
     _json(command)
 
     command = _add(
@@ -87,7 +89,9 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("folder", type=Path, metavar="FOLDER")
     command.add_argument("-n", type=int, default=8, help="how many to show (default 8)")
     command.add_argument("--cache", type=Path, help=".npz file that keeps the features between searches")
-    command.add_argument("--model", default="emoji", help="whose CLIP searches (default emoji)")
+    command.add_argument(
+        "--model", default="emoji", help="whose CLIP searches: shipped, folder or Hub name (default emoji)"
+    )
     _json(command)
 
     command = _add(commands, "encode", encode, "turn pictures into codes", "minidalle encode photos/ --out codes/")
@@ -116,7 +120,9 @@ def parser() -> argparse.ArgumentParser:
     command = _add(
         commands, "info", info, "show configuration, parameters and memory of a checkpoint", "minidalle info emoji"
     )
-    command.add_argument("model", metavar="CHECKPOINT", help="a shipped checkpoint or a folder")
+    command.add_argument(
+        "model", metavar="CHECKPOINT", help="a shipped checkpoint, a folder, or a Hub name in the cache"
+    )
     _json(command)
     return top
 

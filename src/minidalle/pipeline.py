@@ -14,6 +14,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from .bart import DalleBart, candidate_keys, sample, stream
+from .bart.devices import replicate
 from .clip.model import CLIP
 from .clip.rank import score as clip_score
 from .data.pictures import save_grid, to_uint8
@@ -21,7 +22,7 @@ from .hub.assemble import AUTO, load_parts
 from .text import Tokenizer
 from .vqgan.port import VQGANTwin
 
-ROWS = 64  # pictures drawn at a time; more of them are drawn in turn, with the same result
+ROWS = 64  # pictures that a device draws at a time; more of them are drawn in turn, with the same result
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,7 @@ class Pipeline:
                 "take two that were trained together"
             )
         self.tokenizer, self.bart, self.vqgan, self.clip, self.sampling = tokenizer, bart, vqgan, clip, sampling
+        self.devices = min(replicate(bart), replicate(vqgan))
         self.clip_tokenizer, self.normalize = clip_tokenizer or tokenizer, normalize
         self.blank_ids, self.blank_mask = tokenizer.encode([""], bart.config.max_text_length)
         self._white_code: int | None = None
@@ -159,7 +161,7 @@ class Pipeline:
         rank: bool = True,
         progress: bool = False,
     ) -> list[Candidates]:
-        """Draw `n` pictures for each caption and rank them.
+        """Draw `n` pictures for each caption and rank them; several devices share the work.
 
         The same arguments give the same codes; a caption's pictures do not depend on the captions beside it.
 
@@ -183,12 +185,16 @@ class Pipeline:
         if seed < 0 or seed != int(seed):
             raise ValueError(f"seed must be a whole number, 0 or more; got {seed}")
         text_ids, text_mask = self.read(captions)
-        text_ids, text_mask = np.repeat(text_ids, n, 0), np.repeat(text_mask, n, 0)
-        keys = candidate_keys(jax.random.key(seed), np.tile(np.arange(n), len(captions)))
+        drawn_in_all = n * len(captions)
+        # Several devices share the rows evenly, so the last caption is drawn a few times more than asked for.
+        rows = np.arange(-(-drawn_in_all // self.devices) * self.devices).clip(max=drawn_in_all - 1)
+        text_ids, text_mask = text_ids[rows // n], text_mask[rows // n]
+        keys = candidate_keys(jax.random.key(seed), rows % n)
         settings = self._settings(guidance, temperature, top_k, top_p)
         codes, images = [], []
-        for start in tqdm(range(0, len(text_ids), ROWS), disable=not progress, desc="drawing", unit="batch"):
-            rows = slice(start, start + ROWS)
+        batch = ROWS * self.devices
+        for start in tqdm(range(0, len(text_ids), batch), disable=not progress, desc="drawing", unit="batch"):
+            rows = slice(start, start + batch)
             drawn = sample(
                 self.bart,
                 text_ids[rows],
