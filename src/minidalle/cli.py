@@ -62,7 +62,9 @@ def parser() -> argparse.ArgumentParser:
     suits = "(default: what suits the checkpoint)"
     command.add_argument("--guidance", type=float, help=f"1 is the model as trained, more stresses the caption {suits}")
     command.add_argument("--temperature", type=float, help=f"0 is the likeliest code, 1 the model as trained {suits}")
-    command.add_argument("--top-k", type=int, help="draw from the k likeliest codes only")
+    command.add_argument(
+        "--top-k", type=int, help="draw from the k likeliest codes only (default: from all; the original took 50)"
+    )
     command.add_argument("--top-p", type=float, help="draw from the likeliest codes that reach this probability")
     command.add_argument("--scale", type=int, default=2, help="each pixel becomes a square of so many (default 2)")
     command.add_argument("--no-rank", action="store_true", help="keep the order of drawing")

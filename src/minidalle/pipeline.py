@@ -172,7 +172,8 @@ class Pipeline:
             guidance: how far to go from "any caption" (0) past "this caption" (1); see `minidalle.bart.sample`.
             temperature: 0 takes the likeliest code, 1 samples as trained. None, here and for guidance: what
                 `self.sampling` says, which suits the checkpoint.
-            top_k, top_p: draw only from the k likeliest codes, or from those that together reach probability p.
+            top_k, top_p: draw only from the k likeliest codes, or from those that together reach probability p. None is
+                from all; the original's `top_k=None` meant 50.
             rank: sort by CLIP's score, where the pipeline has a CLIP.
             progress: show a bar.
 
