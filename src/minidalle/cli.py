@@ -10,7 +10,7 @@ from typing import Any
 
 from . import __version__
 
-KNOWN_ERRORS = (ValueError, TypeError, OSError, FloatingPointError)
+KNOWN_ERRORS = (ValueError, TypeError, OSError, ImportError, FloatingPointError)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,12 +48,23 @@ def parser() -> argparse.ArgumentParser:
     )
     command.add_argument("-n", type=int, default=8, help="candidates for each caption (default 8)")
     command.add_argument("--out", type=Path, help="picture file to write (default: the caption, as .png)")
-    command.add_argument("--model", default="emoji", help="a shipped checkpoint or a folder (default emoji)")
+    command.add_argument(
+        "--model",
+        default="emoji",
+        help="shipped checkpoint, folder, or Hub name as dalle-mini/dalle-mini (default emoji)",
+    )
+    command.add_argument("--vqgan", default="auto", help="another VQGAN: folder or Hub name (default: the model's own)")
+    command.add_argument("--clip", default="auto", help="another CLIP: folder or Hub name; none goes without")
+    command.add_argument(
+        "--dtype", default="float32", choices=("float32", "bfloat16", "float16"), help="what the model computes in"
+    )
     command.add_argument("--seed", type=int, default=0, help="same seed, same pictures (default 0)")
     suits = "(default: what suits the checkpoint)"
     command.add_argument("--guidance", type=float, help=f"1 is the model as trained, more stresses the caption {suits}")
     command.add_argument("--temperature", type=float, help=f"0 is the likeliest code, 1 the model as trained {suits}")
-    command.add_argument("--top-k", type=int, help="draw from the k likeliest codes only")
+    command.add_argument(
+        "--top-k", type=int, help="draw from the k likeliest codes only (default: from all; the original took 50)"
+    )
     command.add_argument("--top-p", type=float, help="draw from the likeliest codes that reach this probability")
     command.add_argument("--scale", type=int, default=2, help="each pixel becomes a square of so many (default 2)")
     command.add_argument("--no-rank", action="store_true", help="keep the order of drawing")
@@ -64,7 +75,9 @@ def parser() -> argparse.ArgumentParser:
     )
     command.add_argument("caption", metavar="CAPTION")
     command.add_argument("pictures", nargs="+", type=Path, metavar="PICTURE")
-    command.add_argument("--model", default="emoji", help="whose CLIP judges (default emoji)")
+    command.add_argument(
+        "--model", default="emoji", help="whose CLIP judges: shipped, folder or Hub name (default emoji)"
+    )
     _json(command)
 
     command = _add(
@@ -78,7 +91,9 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("folder", type=Path, metavar="FOLDER")
     command.add_argument("-n", type=int, default=8, help="how many to show (default 8)")
     command.add_argument("--cache", type=Path, help=".npz file that keeps the features between searches")
-    command.add_argument("--model", default="emoji", help="whose CLIP searches (default emoji)")
+    command.add_argument(
+        "--model", default="emoji", help="whose CLIP searches: shipped, folder or Hub name (default emoji)"
+    )
     _json(command)
 
     command = _add(commands, "encode", encode, "turn pictures into codes", "minidalle encode photos/ --out codes/")
@@ -107,7 +122,9 @@ def parser() -> argparse.ArgumentParser:
     command = _add(
         commands, "info", info, "show configuration, parameters and memory of a checkpoint", "minidalle info emoji"
     )
-    command.add_argument("model", metavar="CHECKPOINT", help="a shipped checkpoint or a folder")
+    command.add_argument(
+        "model", metavar="CHECKPOINT", help="a shipped checkpoint, a folder, or a Hub name in the cache"
+    )
     _json(command)
     return top
 
@@ -132,7 +149,8 @@ def generate(options: argparse.Namespace) -> None:
     from .pipeline import Pipeline
 
     started = time.perf_counter()
-    pipe = Pipeline.load(options.model)
+    clip = None if options.clip == "none" else options.clip
+    pipe = Pipeline.load(options.model, vqgan=options.vqgan, clip=clip, dtype=options.dtype)
     found = pipe.generate(
         options.prompts,
         options.n,
@@ -197,12 +215,9 @@ def search(options: argparse.Namespace) -> None:
 
 def _find(options: argparse.Namespace, pictures: Any, n: int) -> None:
     from .clip.rank import search as clip_search
-    from .hub import native
-    from .hub.folders import find_checkpoint
-    from .text import Tokenizer
+    from .hub.assemble import load_judge
 
-    folder = find_checkpoint(options.model)
-    clip, tokenizer = native.load_clip(folder), Tokenizer.load(folder)
+    clip, tokenizer = load_judge(options.model)
     cache = getattr(options, "cache", None)
     found = clip_search(clip, tokenizer, options.caption, pictures, n, cache=cache, progress=sys.stderr.isatty())
     for path, reason in found.unreadable:

@@ -107,7 +107,7 @@ def retrieval(pipe: Pipeline, rows: np.ndarray) -> dict[str, Any]:
     """Measure how often a picture's own caption is CLIP's first, or among its first five, of all 3,655 captions."""
     data = emoji.load()
     pictures = embed_images(pipe.clip, data.images[rows])
-    similarity = pictures @ embed_captions(pipe.clip, pipe.tokenizer, data.captions).T
+    similarity = pictures @ embed_captions(pipe.clip, pipe.clip_tokenizer, data.captions).T
     ranks = (similarity >= similarity[np.arange(len(rows)), rows][:, None]).sum(1)
     return {"recall_at_1": share(ranks <= 1), "recall_at_5": share(ranks <= 5), "captions": len(data)}
 

@@ -4,7 +4,8 @@ caption → tokens → DalleBart's codes → VQGAN's pictures → CLIP's scores 
 """
 
 import re
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,15 +14,15 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from .bart import DalleBart, candidate_keys, sample, stream
+from .bart.devices import replicate
 from .clip.model import CLIP
 from .clip.rank import score as clip_score
 from .data.pictures import save_grid, to_uint8
-from .hub import native
-from .hub.folders import find_checkpoint
+from .hub.assemble import AUTO, load_parts
 from .text import Tokenizer
 from .vqgan.port import VQGANTwin
 
-ROWS = 64  # pictures drawn at a time; more of them are drawn in turn, with the same result
+ROWS = 64  # pictures that a device draws at a time; more of them are drawn in turn, with the same result
 
 
 @dataclass(frozen=True)
@@ -84,9 +85,11 @@ class Pipeline:
     Args:
         tokenizer: turns captions into ids.
         bart: turns ids into codes.
-        vqgan: turns codes into pictures; its codebook must be as large as DalleBart's vocabulary of codes.
+        vqgan: turns codes into pictures; codes beyond its codebook, which pad some DalleBarts' tables, are never drawn.
         clip: scores pictures, or None: candidates then stay in the order in which they were drawn.
         sampling: guidance and temperature to draw with when `generate` is not told.
+        clip_tokenizer: CLIP's own; None: it shares `tokenizer`.
+        normalize: what is done to a caption before it is tokenized for DalleBart; None: nothing.
     """
 
     def __init__(
@@ -96,40 +99,54 @@ class Pipeline:
         vqgan: VQGANTwin,
         clip: CLIP | None = None,
         sampling: Sampling = Sampling(),
+        *,
+        clip_tokenizer: Tokenizer | None = None,
+        normalize: Callable[[str], str] | None = None,
     ):
-        if bart.config.codebook_size != vqgan.config.n_embed:
-            raise ValueError(
-                f"DalleBart writes {bart.config.codebook_size} different codes but the VQGAN has {vqgan.config.n_embed}; "
-                "take two that were trained together"
-            )
+        written, known = bart.config.codebook_size, vqgan.config.n_embed
+        if written != known:
+            mismatch = f"DalleBart writes {written} different codes but the VQGAN has {known}"
+            if written < known:
+                raise ValueError(f"{mismatch}; take two that were trained together")
+            warnings.warn(f"{mismatch}; those beyond are never drawn. Were the two trained together?", stacklevel=2)
         if tokenizer.vocab_size > bart.config.encoder_vocab_size:
             raise ValueError(
                 f"the tokenizer has {tokenizer.vocab_size} tokens but DalleBart reads {bart.config.encoder_vocab_size}; "
                 "take two that were trained together"
             )
         self.tokenizer, self.bart, self.vqgan, self.clip, self.sampling = tokenizer, bart, vqgan, clip, sampling
+        self.devices = min(replicate(bart), replicate(vqgan))
+        self.clip_tokenizer, self.normalize = clip_tokenizer or tokenizer, normalize
         self.blank_ids, self.blank_mask = tokenizer.encode([""], bart.config.max_text_length)
         self._white_code: int | None = None
 
     @classmethod
-    def load(cls, name: str | Path = "emoji") -> "Pipeline":
-        """Load a shipped checkpoint by name, or one of minidalle's own from a folder; works offline.
+    def load(
+        cls,
+        name: str | Path = "emoji",
+        *,
+        vqgan: str | Path = AUTO,
+        clip: str | Path | None = AUTO,
+        dtype: str = "float32",
+    ) -> "Pipeline":
+        """Load a whole pipeline: a shipped one, one of minidalle's own, or an original DALL·E mini with what belongs to it.
+
+        Args:
+            name: a shipped name; a folder; or a Hub name such as "dalle-mini/dalle-mini" or "name@revision", which is
+                fetched once and then works offline.
+            vqgan: path or Hub name of another VQGAN; "auto" takes the one inside a folder of minidalle's own, and for an
+                original the one that it was trained with.
+            clip: the same for CLIP, "auto" being openai/clip-vit-base-patch32 for an original; None goes without one.
+            dtype: "float32", "bfloat16" or "float16": what DalleBart is kept and computed in. VQGAN and CLIP, small
+                beside it, keep float32.
 
         Raises:
-            FileNotFoundError: there is no such checkpoint, or a part of it is missing.
+            FileNotFoundError: there is no such checkpoint, or a part of it is missing, or cannot be fetched.
             ValueError: a part is damaged, or two parts do not belong together.
+            ImportError: a library that the checkpoint needs is not installed; the message says which.
         """
-        folder = find_checkpoint(name)
-        missing = [part for part in ("vqgan", "bart", "tokenizer.json") if not (folder / part).exists()]
-        if missing:
-            raise FileNotFoundError(f"{folder} is not a whole pipeline: it lacks {', '.join(missing)}")
-        return cls(
-            Tokenizer.load(folder),
-            native.load_bart(folder),
-            native.load_vqgan(folder),
-            native.load_clip(folder) if (folder / "clip").is_dir() else None,
-            Sampling(**native.read_sampling(folder)),
-        )
+        parts = load_parts(name, vqgan=vqgan, clip=clip, dtype=dtype)
+        return cls(**parts | {"sampling": Sampling(**parts["sampling"])})
 
     def generate(
         self,
@@ -144,7 +161,7 @@ class Pipeline:
         rank: bool = True,
         progress: bool = False,
     ) -> list[Candidates]:
-        """Draw `n` pictures for each caption and rank them.
+        """Draw `n` pictures for each caption and rank them; several devices share the work.
 
         The same arguments give the same codes; a caption's pictures do not depend on the captions beside it.
 
@@ -155,7 +172,8 @@ class Pipeline:
             guidance: how far to go from "any caption" (0) past "this caption" (1); see `minidalle.bart.sample`.
             temperature: 0 takes the likeliest code, 1 samples as trained. None, here and for guidance: what
                 `self.sampling` says, which suits the checkpoint.
-            top_k, top_p: draw only from the k likeliest codes, or from those that together reach probability p.
+            top_k, top_p: draw only from the k likeliest codes, or from those that together reach probability p. None is
+                from all; the original's `top_k=None` meant 50.
             rank: sort by CLIP's score, where the pipeline has a CLIP.
             progress: show a bar.
 
@@ -167,13 +185,17 @@ class Pipeline:
             raise ValueError(f"n must be a whole number of pictures, at least 1; got {n}")
         if seed < 0 or seed != int(seed):
             raise ValueError(f"seed must be a whole number, 0 or more; got {seed}")
-        text_ids, text_mask = self.tokenizer.encode(captions, self.bart.config.max_text_length)
-        text_ids, text_mask = np.repeat(text_ids, n, 0), np.repeat(text_mask, n, 0)
-        keys = candidate_keys(jax.random.key(seed), np.tile(np.arange(n), len(captions)))
+        text_ids, text_mask = self.read(captions)
+        drawn_in_all = n * len(captions)
+        # Several devices share the rows evenly, so the last caption is drawn a few times more than asked for.
+        rows = np.arange(-(-drawn_in_all // self.devices) * self.devices).clip(max=drawn_in_all - 1)
+        text_ids, text_mask = text_ids[rows // n], text_mask[rows // n]
+        keys = candidate_keys(jax.random.key(seed), rows % n)
         settings = self._settings(guidance, temperature, top_k, top_p)
         codes, images = [], []
-        for start in tqdm(range(0, len(text_ids), ROWS), disable=not progress, desc="drawing", unit="batch"):
-            rows = slice(start, start + ROWS)
+        batch = ROWS * self.devices
+        for start in tqdm(range(0, len(text_ids), batch), disable=not progress, desc="drawing", unit="batch"):
+            rows = slice(start, start + batch)
             drawn = sample(
                 self.bart,
                 text_ids[rows],
@@ -194,7 +216,18 @@ class Pipeline:
     def _settings(self, guidance, temperature, top_k, top_p) -> dict:
         guidance = self.sampling.guidance if guidance is None else guidance
         temperature = self.sampling.temperature if temperature is None else temperature
-        return {"guidance": guidance, "temperature": temperature, "top_k": top_k, "top_p": top_p}
+        settings = {"guidance": guidance, "temperature": temperature, "top_k": top_k, "top_p": top_p}
+        return settings | {"codebook_size": self.vqgan.config.n_embed}
+
+    def read(self, captions: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Return what DalleBart reads of captions, `text_ids` and `text_mask`, both `(n, max_text_length)` int32.
+
+        They are normalized where this pipeline does that, except for "", which stands for no caption at all. A caption
+        that is too long is cut, with a `UserWarning` that quotes what was cut.
+        """
+        if self.normalize is not None:
+            captions = [self.normalize(caption) if caption else "" for caption in captions]
+        return self.tokenizer.encode(captions, self.bart.config.max_text_length)
 
     def _candidates(self, caption: str, images: np.ndarray, codes: np.ndarray, rank: bool) -> Candidates:
         if self.clip is None or not rank:
@@ -220,7 +253,7 @@ class Pipeline:
         Arguments and errors are `generate`'s; nothing is ranked.
         """
         (caption,) = check_prompts([prompt])
-        text_ids, text_mask = self.tokenizer.encode([caption] * n, self.bart.config.max_text_length)
+        text_ids, text_mask = (np.repeat(array, n, 0) for array in self.read([caption]))
         settings = self._settings(guidance, temperature, top_k, top_p)
         key = jax.random.key(seed)
         steps = stream(
@@ -260,7 +293,7 @@ class Pipeline:
         if self.clip is None:
             raise ValueError("this pipeline has no CLIP, so pictures cannot be scored; call generate with rank=False")
         length = self.clip.config.text_config.max_position_embeddings
-        text_ids, text_mask = self.tokenizer.encode([caption], length)
+        text_ids, text_mask = self.clip_tokenizer.encode([caption], length)
         return clip_score(self.clip, images, text_ids, text_mask)[:, 0]
 
 

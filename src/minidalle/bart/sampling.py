@@ -17,7 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import NamedSharding
 
+from minidalle.bart.devices import row_sharding
 from minidalle.bart.model import DalleBart, DecoderLayer, as_attention_mask, check_range, check_text
 
 
@@ -162,12 +164,14 @@ def stream(
         text_mask = np.concatenate([text_mask, np.broadcast_to(uncond_mask, text_mask.shape)])
 
     structure, parameters = nnx.split(model)
+    sharding = row_sharding(parameters, pictures)
     captions, rows = _distinct(text_ids, text_mask)
+    rows, row_keys = jax.device_put((rows, row_keys), sharding)
     prompt = _read_captions(
         structure, parameters, text_ids[captions], text_mask[captions], rows, row_keys, prefix.shape[1], codebook
     )
     codes = jnp.zeros((pictures, length), jnp.int32).at[:, : prefix.shape[1]].set(prefix)
-    progress = _start(model, codes, len(rows))
+    progress = _start(model, jax.device_put(codes, sharding), len(rows), sharding)
 
     def steps(progress: Progress) -> Iterator[tuple[int, jax.Array]]:
         looks = [*range(prefix.shape[1] + every, length, every), length]
@@ -337,12 +341,13 @@ def _read_captions(
     )
 
 
-def _start(model: DalleBart, codes: jax.Array, rows: int) -> Progress:
+def _start(model: DalleBart, codes: jax.Array, rows: int, sharding: NamedSharding | None) -> Progress:
     config = model.config
     heads = config.decoder_attention_heads
     shape = (rows, heads, config.image_length, config.d_model // heads)
-    caches = tuple((jnp.zeros(shape, model.dtype), jnp.zeros(shape, model.dtype)) for _ in range(config.decoder_layers))
-    return Progress(codes, caches, jnp.ones(codes.shape[0], bool))
+    zeros = functools.partial(jnp.zeros, shape, model.dtype, device=sharding)
+    caches = tuple((zeros(), zeros()) for _ in range(config.decoder_layers))
+    return Progress(codes, caches, jnp.ones(codes.shape[0], bool, device=sharding))
 
 
 @functools.partial(jax.jit, static_argnames="structure", donate_argnames="progress")

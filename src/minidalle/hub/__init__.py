@@ -1,6 +1,7 @@
 """Checkpoints in and out: minidalle's own format (`native`), and the originals' (`dallebart`, `vqgan`, `clip`).
 
-`load_dallebart`, `load_vqgan` and `load_clip` read what the original projects saved.
+`load_dallebart`, `load_vqgan` and `load_clip` read what the original projects saved, from a folder or by its name on the
+Hugging Face Hub.
 """
 
 import importlib

@@ -1,6 +1,7 @@
 """CLIP checkpoints of Hugging Face: `config.json` with `model.safetensors` (or the older `pytorch_model.bin`)."""
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,10 @@ from jax.typing import DTypeLike
 
 from minidalle.clip.config import CLIPConfig
 from minidalle.clip.model import CLIP
-from minidalle.training.tree import load_parameters
+from minidalle.training.tree import build_filled
+
+from .download import local_path
+from .stored import Derived, stacked, stored_safetensors, transposed
 
 # Their names for a layer's parts -> ours; `weight` becomes `kernel` (transposed) or, in a norm, `scale`.
 PARTS = {
@@ -41,14 +45,20 @@ OUTER = {
 LAYER = re.compile(r"(text|vision)_model\.encoder\.layers\.(\d+)\.(.+)\.(weight|bias)")
 
 
-def load_clip(path: str | Path, *, dtype: DTypeLike = jnp.float32, param_dtype: DTypeLike = jnp.float32) -> CLIP:
-    """Load a CLIP from a Hugging Face folder, such as a download of openai/clip-vit-base-patch32.
+def load_clip(
+    path: str | Path,
+    *,
+    dtype: DTypeLike = jnp.float32,
+    param_dtype: DTypeLike = jnp.float32,
+    revision: str | None = None,
+) -> CLIP:
+    """Load a CLIP from a Hugging Face folder, or by its name on the Hub, such as "openai/clip-vit-base-patch32".
 
     The folder holds `config.json` and `model.safetensors` (or `pytorch_model.bin`); mean and standard deviation of the
     pictures come from `preprocessor_config.json` where there is one. dtype is what the model computes in.
     Raises FileNotFoundError for what is missing, ValueError for files that are broken or do not fit one another.
     """
-    path = Path(path)
+    path = local_path(path, "clip", revision=revision)
     values = _read_json(path / "config.json")
     processor = path / "preprocessor_config.json"
     if processor.exists():
@@ -56,19 +66,18 @@ def load_clip(path: str | Path, *, dtype: DTypeLike = jnp.float32, param_dtype: 
         vision = values.setdefault("vision_config", {})
         vision.update({k: found[k] for k in ("image_mean", "image_std") if k in found})
     config = CLIPConfig.from_dict(values)
-    model = CLIP(config, rngs=nnx.Rngs(0), dtype=dtype, param_dtype=param_dtype)
-    load_parameters(model, from_huggingface(read_arrays(path)))
-    return model
+    arrays = from_huggingface(read_arrays(path))
+    return build_filled(lambda: CLIP(config, rngs=nnx.Rngs(0), dtype=dtype, param_dtype=param_dtype), arrays)
 
 
-def from_huggingface(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Arrays under their names in transformers' CLIPModel, as `{dotted name: array}` of our `CLIP`.
+def from_huggingface(arrays: dict[str, Any]) -> dict[str, Any]:
+    """Arrays under their names in transformers' CLIPModel, as `{dotted name: array}` of our `CLIP`, made when asked for.
 
     Linear weights are transposed, the patch convolution (D, 3, P, P) is laid flat as (P·P·3, D), layers are stacked.
     Raises ValueError for a name that is no part of a CLIPModel and for layers that do not count up from 0.
     """
-    converted: dict[str, np.ndarray] = {}
-    layers: dict[str, dict[int, np.ndarray]] = {}
+    converted: dict[str, Any] = {}
+    layers: dict[str, dict[int, Any]] = {}
     for name, array in arrays.items():
         match = LAYER.fullmatch(name)
         if name.endswith("embeddings.position_ids"):
@@ -76,36 +85,37 @@ def from_huggingface(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         if name in OUTER:
             converted[OUTER[name]] = array
         elif name == "vision_model.embeddings.patch_embedding.weight":
-            converted["vision.patch_embedding.kernel"] = array.transpose(2, 3, 1, 0).reshape(-1, array.shape[0])
+            converted["vision.patch_embedding.kernel"] = _flat_patches(array)
         elif name in ("text_projection.weight", "visual_projection.weight"):
-            converted[name.replace("weight", "kernel")] = array.T
+            converted[name.replace("weight", "kernel")] = transposed(array)
         elif match and match[3] in PARTS:
             tower, index, part, kind = match.groups()
             if kind == "weight":
-                kind, array = ("scale", array) if part.startswith("layer_norm") else ("kernel", array.T)
+                kind, array = ("scale", array) if part.startswith("layer_norm") else ("kernel", transposed(array))
             layers.setdefault(f"{tower}.layers.{PARTS[part]}.{kind}", {})[int(index)] = array
         else:
             raise ValueError(f"{name} is no weight of a CLIPModel; is this another kind of checkpoint?")
     for name, stack in layers.items():
         if sorted(stack) != list(range(len(stack))):
             raise ValueError(f"layers {sorted(stack)} of {name} do not count up from 0; the file is incomplete")
-        converted[name] = np.stack([stack[index] for index in range(len(stack))])
+        converted[name] = stacked([stack[index] for index in range(len(stack))])
     return converted
 
 
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The weights of a folder as NumPy arrays, half precision widened to float32."""
-    if (path / "model.safetensors").exists():
-        from safetensors import SafetensorError
-        from safetensors.flax import load_file
+def _flat_patches(array: Any) -> Derived:
+    width, *rest = array.shape
 
-        try:
-            arrays = load_file(path / "model.safetensors")
-        except SafetensorError as error:
-            raise ValueError(
-                f"{path / 'model.safetensors'} is not a whole safetensors file ({error}); download it again"
-            ) from error
-    elif (path / "pytorch_model.bin").exists():
+    def make() -> np.ndarray:
+        return np.asarray(array).transpose(2, 3, 1, 0).reshape(-1, width)
+
+    return Derived((math.prod(rest), width), array.dtype, make)
+
+
+def read_arrays(path: Path) -> dict[str, Any]:
+    """The weights of a folder: from safetensors still in their file, otherwise NumPy arrays in float32."""
+    if (path / "model.safetensors").exists():
+        return stored_safetensors(path / "model.safetensors")
+    if (path / "pytorch_model.bin").exists():
         import torch
 
         try:
@@ -114,10 +124,8 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
             raise ValueError(
                 f"{path / 'pytorch_model.bin'} cannot be read as weights ({error}); download it again"
             ) from error
-        arrays = {name: tensor.float().numpy() for name, tensor in state.items()}
-    else:
-        raise FileNotFoundError(f"no weights in {path}; expected model.safetensors or pytorch_model.bin")
-    return {name: np.asarray(array, dtype=np.float32) for name, array in arrays.items()}
+        return {name: tensor.float().numpy() for name, tensor in state.items()}
+    raise FileNotFoundError(f"no weights in {path}; expected model.safetensors or pytorch_model.bin")
 
 
 def _read_json(path: Path) -> dict[str, Any]:

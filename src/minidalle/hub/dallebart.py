@@ -1,15 +1,20 @@
 """The original DalleBart checkpoints: a folder with ``config.json`` and ``flax_model.msgpack``."""
 
+import math
 import re
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx, serialization, traverse_util
+from flax import nnx, traverse_util
 from flax.typing import Dtype
 
 from minidalle.bart.config import DalleBartConfig
 from minidalle.bart.model import DalleBart
+
+from .download import local_path
+from .stored import Stored, stacked, stored_msgpack
 
 # Numbered by order of creation in the original, so that a name's meaning depends on the block it stands in.
 ATTENTION_NAMES = {"q_proj": "query", "k_proj": "key", "v_proj": "value", "out_proj": "output"}
@@ -25,37 +30,36 @@ GATED_NAMES = {"Dense_0": "gate", "Dense_1": "value", "Dense_2": "output"}
 PLAIN_NAMES = {"Dense_0": "gate", "Dense_1": "output"}
 
 
-def load_dallebart(path: str | Path, *, dtype: Dtype = jnp.float32, param_dtype: Dtype | None = None) -> DalleBart:
+def load_dallebart(
+    path: str | Path, *, dtype: Dtype = jnp.float32, param_dtype: Dtype | None = None, revision: str | None = None
+) -> DalleBart:
     """A DalleBart from the original's folder, layers stacked (``use_scan``) or not, float32 or float16.
 
     Args:
-        path: folder with ``config.json`` and ``flax_model.msgpack``, such as a download of dalle-mini/dalle-mini.
+        path: folder with ``config.json`` and ``flax_model.msgpack``; or a name on the Hub, such as
+            "dalle-mini/dalle-mini" or "dalle-mini/dalle-mini@revision".
         dtype: what is computed in.
         param_dtype: what weights are kept in; None keeps the file's.
+        revision: branch, tag or commit on the Hub.
 
     Returns:
         The model, weights on the default device.
 
     Raises:
-        FileNotFoundError: the folder or one of its two files is missing.
+        FileNotFoundError: the folder or one of its two files is missing, or the Hub has no such name.
         ValueError: the file is cut off or no msgpack, the configuration asks for what is not built here, or its sizes
             and names do not fit the weights; the message names the parameter.
 
     Source: dalle-mini 0.1.5, ``save_pretrained`` of ``model/modeling.py``.
     """
-    folder = Path(path)
+    folder = local_path(path, "dallebart", revision=revision)
     weights_file = folder / "flax_model.msgpack"
     for file in (folder / "config.json", weights_file):
         if not file.is_file():
             raise FileNotFoundError(f"{file} is missing; an original DalleBart folder holds it")
     config = DalleBartConfig.from_file(folder / "config.json")
-    try:
-        restored = traverse_util.flatten_dict(serialization.msgpack_restore(weights_file.read_bytes()), sep="/")
-    except Exception as error:  # msgpack and flax raise half a dozen kinds for a damaged file
-        raise ValueError(f"{weights_file} is damaged or cut off, download it again ({error})") from error
-    parameters = _stack_layers(
-        {native_name(config, name): np.asarray(value) for name, value in restored.items()}, weights_file
-    )
+    stored = stored_msgpack(weights_file)
+    parameters = _stack_layers({native_name(config, name): array for name, array in stored.items()}, weights_file)
     return _with_parameters(config, parameters, weights_file, dtype, param_dtype)
 
 
@@ -78,45 +82,48 @@ def native_name(config: DalleBartConfig, name: str) -> str:
     return ".".join([prefix, block, *rest])
 
 
-def _stack_layers(parameters: dict[str, np.ndarray], file: Path) -> dict[str, np.ndarray]:
+def _stack_layers(parameters: dict[str, Stored], file: Path) -> dict[str, Any]:
     """Parameters with numbered layers joined along a leading layer axis; already stacked ones pass through."""
-    stacked, layers = {}, {}
+    joined, layers = {}, {}
     for name, value in parameters.items():
         match = re.fullmatch(r"(\w+\.layers)\.(\d+)\.(.+)", name)
         if match:
             layers.setdefault(f"{match[1]}.{match[3]}", {})[int(match[2])] = value
         else:
-            stacked[name] = value
+            joined[name] = value
     for name, by_number in layers.items():
         values = [by_number[number] for number in sorted(by_number)]
         if sorted(by_number) != list(range(len(values))) or len({value.shape for value in values}) > 1:
             raise ValueError(f"{file}: the layers of {name} are incomplete or differ in shape")
-        stacked[name] = np.stack(values)
-    return stacked
+        joined[name] = stacked(values)
+    return joined
 
 
 def _with_parameters(
-    config: DalleBartConfig, parameters: dict[str, np.ndarray], file: Path, dtype: Dtype, param_dtype: Dtype | None
+    config: DalleBartConfig, parameters: dict[str, Any], file: Path, dtype: Dtype, param_dtype: Dtype | None
 ) -> DalleBart:
-    """A model that holds the given parameters and was never initialised with others, which saves mega 10 GB."""
+    """A model that holds the given parameters (NumPy's, or `Stored`), and was never initialised with others.
+
+    Each goes to the device as it is read, so that the host never holds more than one beside what the device does.
+    """
     kept_dtype = param_dtype or parameters.get("lm_head.kernel", np.zeros(0, np.float32)).dtype
     structure, state = nnx.split(
         nnx.eval_shape(lambda: DalleBart(config, rngs=nnx.Rngs(0), dtype=dtype, param_dtype=kept_dtype))
     )
     expected = traverse_util.flatten_dict(nnx.to_pure_dict(state))
     wanted = {".".join(path): leaf.shape for path, leaf in expected.items()}
-    if "encoder.layers.self_attention.head_scale" in wanted:
-        parameters = {
-            name: value.reshape(wanted.get(name, value.shape)) if name.endswith("head_scale") else value
-            for name, value in parameters.items()
-        }
     if missing := sorted(wanted.keys() - parameters.keys()):
         raise ValueError(f"{file} lacks {len(missing)} parameters that its config.json asks for, such as {missing[0]}")
     if unknown := sorted(parameters.keys() - wanted.keys()):
         raise ValueError(f"{file} has {len(unknown)} parameters that its config.json leaves out, such as {unknown[0]}")
     for name, shape in wanted.items():
-        if parameters[name].shape != shape:
-            raise ValueError(f"{file}: {name} has shape {parameters[name].shape}, its config.json asks for {shape}")
-    values = {path: jnp.asarray(parameters[".".join(path)], kept_dtype) for path in expected}
+        found = tuple(parameters[name].shape)
+        same = math.prod(found) == math.prod(shape) if name.endswith("head_scale") else found == shape
+        if not same:
+            raise ValueError(f"{file}: {name} has shape {found}, its config.json asks for {shape}")
+    values = {
+        path: jnp.asarray(np.asarray(parameters[".".join(path)]).reshape(leaf.shape), kept_dtype)
+        for path, leaf in expected.items()
+    }
     nnx.replace_by_pure_dict(state, traverse_util.unflatten_dict(values))
     return nnx.merge(structure, state)

@@ -2,67 +2,81 @@
 
 import json
 import math
-import struct
 from pathlib import Path
 from typing import Any
 
+from .download import HUB_NAME, WEIGHTS, local_path
 from .folders import find_checkpoint
+from .stored import SAFETENSORS_TYPES, stored_msgpack, stored_safetensors
 
 PARTS = ("vqgan", "bart", "clip")
+SHORT_NAMES = {name: short for short, name in SAFETENSORS_TYPES.items()}
+INDEX_ONLY = ("text_model.embeddings.position_ids", "vision_model.embeddings.position_ids")  # counters, no parameters
 
 
 def describe(name: str | Path) -> dict[str, dict[str, Any]]:
     """Return config, parameter count, bytes and number types of every network in a checkpoint, by its part's name.
 
+    Args:
+        name: a shipped name, a folder of our own or of an original, or the name of an original in the Hub's cache.
+
     Raises:
         FileNotFoundError: there is no such checkpoint, or none of its parts.
         ValueError: a file is damaged.
     """
-    folder = find_checkpoint(name)
+    folder = _find(name)
     folders = {part: folder / part for part in PARTS if (folder / part / "config.json").is_file()}
-    if not folders and (folder / "config.json").is_file():
-        folders = {folder.name: folder}
-    if not folders:
+    if folders:
+        return {part: _describe(path)[1] for part, path in folders.items()}
+    if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder} holds no checkpoint; expected a config.json, or folders {', '.join(PARTS)}")
-    return {part: _describe(path) for part, path in folders.items()}
+    return dict([_describe(folder)])
 
 
-def _describe(folder: Path) -> dict[str, Any]:
+def _find(name: str | Path) -> Path:
+    """The folder of a checkpoint; a Hub name is looked up in the cache, whatever kind of checkpoint it is."""
+    if not isinstance(name, str) or Path(name).exists() or not HUB_NAME.fullmatch(name):
+        return find_checkpoint(name)
+    problem = None
+    for kind in WEIGHTS:
+        try:
+            return local_path(name, kind, cached_only=True)
+        except FileNotFoundError as error:
+            problem = error
+    raise problem
+
+
+def _describe(folder: Path) -> tuple[str, dict[str, Any]]:
+    """Which part of a pipeline a folder holds, and what is to be said of it."""
+    file = folder / "config.json"
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{folder / 'config.json'} is not valid JSON ({error}); copy the checkpoint anew") from error
-    header = read_header(folder / "model.safetensors")
-    return {
+        config = json.loads(file.read_text(encoding="utf8"))
+        kind = config.get("kind") or {"dallebart": "bart"}.get(config.get("model_type"), config.get("model_type"))
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{file} is not valid JSON ({error}); copy the checkpoint anew") from error
+    arrays = [array for name, array in _read_shapes(folder).items() if name not in INDEX_ONLY]
+    return kind or "vqgan", {
         "config": config,
-        "parameters": sum(math.prod(entry["shape"]) for entry in header.values()),
-        "bytes": sum(entry["data_offsets"][1] - entry["data_offsets"][0] for entry in header.values()),
-        "types": sorted({entry["dtype"] for entry in header.values()}),
+        "parameters": sum(math.prod(array.shape) for array in arrays),
+        "bytes": sum(array.nbytes for array in arrays),
+        "types": sorted({_type_name(array) for array in arrays}),
     }
 
 
-def read_header(path: Path) -> dict[str, dict[str, Any]]:
-    """Return name → dtype, shape and offsets from the head of a safetensors file; the weights are not read.
+def _read_shapes(folder: Path) -> dict[str, Any]:
+    """What has `shape` and `nbytes` for each weight: from headers, and of the older PyTorch files without their storage."""
+    if (folder / "flax_model.msgpack").is_file() and not (folder / "model.safetensors").is_file():
+        return stored_msgpack(folder / "flax_model.msgpack")
+    if (folder / "pytorch_model.bin").is_file() and not (folder / "model.safetensors").is_file():
+        import torch
 
-    Raises:
-        FileNotFoundError, ValueError: the file is missing, or it is not a whole safetensors file.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing; the checkpoint is not complete")
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(8)
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
-        if length > size - 8:
-            raise ValueError(f"{path} is truncated or no safetensors file; copy the checkpoint anew")
         try:
-            header = json.loads(file.read(length))
-            header.pop("__metadata__", None)
-            end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ValueError(f"{path} has a damaged header; copy the checkpoint anew") from error
-    if size != 8 + length + end:
-        raise ValueError(
-            f"{path} has {size} bytes where its header promises {8 + length + end}; copy the checkpoint anew"
-        )
-    return header
+            return torch.load(folder / "pytorch_model.bin", map_location="meta", weights_only=True)
+        except Exception as error:  # torch raises many kinds, all meaning an unreadable file
+            raise ValueError(f"{folder / 'pytorch_model.bin'} cannot be read as weights ({error})") from error
+    return stored_safetensors(folder / "model.safetensors")
+
+
+def _type_name(array: Any) -> str:
+    name = getattr(array, "type_name", None) or str(array.dtype).removeprefix("torch.")
+    return SHORT_NAMES.get(name, name)

@@ -16,12 +16,13 @@ from ..bart.config import DalleBartConfig
 from ..bart.model import DalleBart
 from ..clip.config import CLIPConfig
 from ..clip.model import CLIP
-from ..training.export import read_arrays, read_config
-from ..training.tree import load_parameters
+from ..training.export import read_config
+from ..training.tree import build_filled
 from ..vqgan import port
 from ..vqgan.export import load_exported
 from ..vqgan.model import VQGAN
 from .folders import find_checkpoint
+from .stored import stored_safetensors
 
 
 def load_torch_vqgan(folder: str | Path) -> VQGAN:
@@ -88,9 +89,8 @@ def _part(folder: str | Path, kind: str) -> Path:
 
 
 def _filled(build: Callable[[nnx.Rngs], nnx.Module], folder: Path):
-    model = build(nnx.Rngs(0))
+    arrays = stored_safetensors(folder / "model.safetensors")
     try:
-        load_parameters(model, read_arrays(folder))
+        return build_filled(lambda: build(nnx.Rngs(0)), arrays)
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error
-    return model

@@ -9,14 +9,14 @@ import re
 from pathlib import Path
 
 import jax.numpy as jnp
-import numpy as np
 import torch
-from flax import serialization, traverse_util
 from jax.typing import DTypeLike
 
 from ..vqgan.config import VQGANConfig
 from ..vqgan.port import translate, twin_from_arrays
 from ..vqgan.twin import VQGANTwin
+from .download import local_path
+from .stored import stored_msgpack
 
 
 def load_vqgan(
@@ -26,27 +26,29 @@ def load_vqgan(
     dtype: DTypeLike = jnp.float32,
     param_dtype: DTypeLike = jnp.float32,
     precision: str = "highest",
+    revision: str | None = None,
 ) -> VQGANTwin:
     """The VQGAN of an original checkpoint, in Flax NNX.
 
     Args:
-        path: a vqgan-jax folder (`config.json` with `flax_model.msgpack`, such as a download of
-            dalle-mini/vqgan_imagenet_f16_16384), or a `.ckpt`, `.pt` or `.pth` file of taming-transformers.
+        path: a vqgan-jax folder (`config.json` with `flax_model.msgpack`), or its name on the Hub, such as
+            "dalle-mini/vqgan_imagenet_f16_16384"; or a `.ckpt`, `.pt` or `.pth` file of taming-transformers.
         config: sizes; by default those of `config.json`, and for a taming file those that its weights show.
         dtype: what is computed in.
         param_dtype: what weights are kept in.
         precision: of matrix products, see `VQGANTwin`.
+        revision: branch, tag or commit on the Hub.
 
     Raises:
-        FileNotFoundError: the folder or file, or a part of it, is missing.
+        FileNotFoundError: the folder or file, or a part of it, is missing, or the Hub has no such name.
         ValueError: a file is cut off or of another kind, or sizes and weights do not fit; the message names the weight.
 
     Source: patil-suraj/vqgan-jax, `modeling_flax_vqgan.py`; CompVis/taming-transformers, `taming/models/vqgan.py`.
     """
-    path = Path(path)
+    path = local_path(path, "vqgan", revision=revision)
     if path.is_dir():
         config = config or read_config(path / "config.json")
-        arrays = _read_msgpack(path / "flax_model.msgpack")
+        arrays = stored_msgpack(path / "flax_model.msgpack", separator=".")
     else:
         state = read_taming(path)
         config = config or config_of_weights(state, path)
@@ -68,15 +70,6 @@ def read_config(file: Path) -> VQGANConfig:
         raise ValueError(f"{file} is not valid JSON: {error}") from error
     except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"{file} does not describe a VQGAN: {error}") from error
-
-
-def _read_msgpack(file: Path) -> dict[str, np.ndarray]:
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} is missing; an original VQGAN folder holds it")
-    try:
-        return traverse_util.flatten_dict(serialization.msgpack_restore(file.read_bytes()), sep=".")
-    except Exception as error:  # msgpack and flax raise half a dozen kinds for a damaged file
-        raise ValueError(f"{file} is damaged or cut off, download it again ({error})") from error
 
 
 def read_taming(file: Path) -> dict[str, torch.Tensor]:

@@ -43,7 +43,7 @@ def twin_from_arrays(config: VQGANConfig, arrays: Mapping[str, np.ndarray], **op
 
     Args:
         config: sizes.
-        arrays: `{dotted name: array}` in this module's names and layout; the running statistics of an "ema" codebook
+        arrays: `{dotted name: array}` in this module's names and layout, or what `np.asarray` makes one of; the running statistics of an "ema" codebook
             may be missing, and start anew.
         options: `normalize`, `dtype`, `param_dtype` and `precision` of `VQGANTwin`.
 
@@ -67,9 +67,12 @@ def twin_from_arrays(config: VQGANConfig, arrays: Mapping[str, np.ndarray], **op
             raise ValueError(
                 f"weight {name} has shape {tuple(arrays[name].shape)}, the config asks for {tuple(wanted.shape)}"
             )
-        if not np.isfinite(np.asarray(arrays[name], np.float32)).all():
+    leaves = []
+    for name, wanted in expected.items():  # one at a time, as they may still lie in a file
+        array = np.asarray(arrays[name])
+        if not np.isfinite(array.astype(np.float32, copy=False)).all():
             raise ValueError(f"weight {name} holds NaN or infinity; take an earlier checkpoint, or download it again")
-    leaves = [jnp.asarray(np.asarray(arrays[name]), wanted.dtype) for name, wanted in expected.items()]
+        leaves.append(jnp.asarray(array, wanted.dtype))
     return nnx.merge(structure, jax.tree.unflatten(tree, leaves))
 
 

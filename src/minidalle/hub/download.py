@@ -1,0 +1,93 @@
+"""Names on the Hugging Face Hub to folders on disk: fetched once, then read from the cache, with or without a network.
+
+`huggingface_hub` does the work, resumes what was interrupted, and obeys `HF_HOME` and `HF_HUB_OFFLINE`.
+"""
+
+import re
+from pathlib import Path
+
+HUB_NAME = re.compile(r"(?P<repository>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>[\w./-]+))?")
+TOKENIZER = ["tokenizer.json", "vocab.json", "merges.txt"]
+# What is fetched of each kind of repository, and under which names its weights may lie, the preferred one first.
+FILES = {
+    "dallebart": ["config.json", *TOKENIZER, "enwiki-words-frequency.txt", "sampling.json"],
+    "vqgan": ["config.json"],
+    "clip": ["config.json", "preprocessor_config.json", *TOKENIZER],
+}
+WEIGHTS = {
+    "dallebart": ["flax_model.msgpack"],
+    "vqgan": ["flax_model.msgpack"],
+    "clip": ["model.safetensors", "pytorch_model.bin"],
+}
+
+
+def local_path(name: str | Path, kind: str, *, revision: str | None = None, cached_only: bool = False) -> Path:
+    """The folder or file of a checkpoint: `name` itself where it exists, otherwise a Hub repository's files.
+
+    Args:
+        name: a path; or, as a string, a Hub name such as "dalle-mini/dalle-mini" or "dalle-mini/dalle-mini@revision".
+        kind: "dallebart", "vqgan" or "clip": which files are needed.
+        revision: branch, tag or commit on the Hub; None takes what stands in the name, or the main branch.
+        cached_only: use no network.
+
+    Returns:
+        A path; one that neither exists nor looks like a Hub name is given back as it is, for the loader to refuse.
+
+    Raises:
+        FileNotFoundError: the Hub has no such repository or revision, or it cannot be reached and nothing is cached, or
+            the repository has no weights of this kind. ImportError: `huggingface_hub` is not installed.
+    """
+    found = HUB_NAME.fullmatch(name) if isinstance(name, str) else None
+    if found is None or Path(name).exists():
+        return Path(name)
+    revision = revision or found["revision"]
+    for weights in WEIGHTS[kind]:
+        folder = _snapshot(found["repository"], revision, [*FILES[kind], weights], cached_only)
+        if (folder / weights).is_file():
+            return folder
+    raise FileNotFoundError(
+        f"{name} has no {' or '.join(WEIGHTS[kind])}, here in {folder}: either its download was interrupted, then "
+        f"connect to the network and try again, or it is no {kind} checkpoint"
+    )
+
+
+def _snapshot(repository: str, revision: str | None, files: list[str], cached_only: bool) -> Path:
+    try:
+        import huggingface_hub
+        from huggingface_hub import errors
+    except ImportError as error:
+        raise ImportError(
+            f"there is no folder {repository}, and to fetch it from the Hub the library huggingface_hub is needed: "
+            "pip install minidalle[hub]"
+        ) from error
+    try:
+        return Path(
+            huggingface_hub.snapshot_download(
+                repository, revision=revision, allow_patterns=files, local_files_only=cached_only
+            )
+        )
+    except errors.GatedRepoError as error:
+        raise FileNotFoundError(
+            f"{repository} asks for an agreement: accept it at https://huggingface.co/{repository}, then log in (hf auth login)"
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise FileNotFoundError(
+            f"there is no folder {repository}, and the Hub has no repository of this name that you may read; check the "
+            "spelling, or log in (hf auth login) if it is private"
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise FileNotFoundError(
+            f"{repository} has no revision {revision} on the Hub; leave it out for the newest, or give a branch, tag or commit"
+        ) from error
+    except errors.LocalEntryNotFoundError as error:
+        way = "and is not to be fetched now: run `minidalle generate` with it once" if cached_only else (
+            "and the Hub cannot be reached: connect to the network (and unset HF_HUB_OFFLINE), or give a folder"
+        )  # fmt: skip
+        at = f" at revision {revision}" if revision else ""
+        raise FileNotFoundError(f"{repository}{at} is neither a folder nor wholly in the Hub's cache, {way}") from error
+    except Exception as error:  # proxies, certificates, servers, full disks: each version raises kinds of its own
+        raise OSError(f"{repository} cannot be fetched from the Hub: {_first_line(error)}; try again later") from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
