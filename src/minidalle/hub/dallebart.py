@@ -10,6 +10,8 @@ from flax.typing import Dtype
 
 from minidalle.bart.config import DalleBartConfig
 from minidalle.bart.model import DalleBart
+from minidalle.hub.files import write_json, write_msgpack
+from minidalle.training.tree import flatten_parameters
 
 # Numbered by order of creation in the original, so that a name's meaning depends on the block it stands in.
 ATTENTION_NAMES = {"q_proj": "query", "k_proj": "key", "v_proj": "value", "out_proj": "output"}
@@ -53,10 +55,10 @@ def load_dallebart(path: str | Path, *, dtype: Dtype = jnp.float32, param_dtype:
         restored = traverse_util.flatten_dict(serialization.msgpack_restore(weights_file.read_bytes()), sep="/")
     except Exception as error:  # msgpack and flax raise half a dozen kinds for a damaged file
         raise ValueError(f"{weights_file} is damaged or cut off, download it again ({error})") from error
-    parameters = _stack_layers(
+    parameters = stack_layers(
         {native_name(config, name): np.asarray(value) for name, value in restored.items()}, weights_file
     )
-    return _with_parameters(config, parameters, weights_file, dtype, param_dtype)
+    return with_parameters(config, parameters, weights_file, dtype, param_dtype)
 
 
 def native_name(config: DalleBartConfig, name: str) -> str:
@@ -78,7 +80,7 @@ def native_name(config: DalleBartConfig, name: str) -> str:
     return ".".join([prefix, block, *rest])
 
 
-def _stack_layers(parameters: dict[str, np.ndarray], file: Path) -> dict[str, np.ndarray]:
+def stack_layers(parameters: dict[str, np.ndarray], file: Path) -> dict[str, np.ndarray]:
     """Parameters with numbered layers joined along a leading layer axis; already stacked ones pass through."""
     stacked, layers = {}, {}
     for name, value in parameters.items():
@@ -95,7 +97,7 @@ def _stack_layers(parameters: dict[str, np.ndarray], file: Path) -> dict[str, np
     return stacked
 
 
-def _with_parameters(
+def with_parameters(
     config: DalleBartConfig, parameters: dict[str, np.ndarray], file: Path, dtype: Dtype, param_dtype: Dtype | None
 ) -> DalleBart:
     """A model that holds the given parameters and was never initialised with others, which saves mega 10 GB."""
@@ -120,3 +122,40 @@ def _with_parameters(
     values = {path: jnp.asarray(parameters[".".join(path)], kept_dtype) for path in expected}
     nnx.replace_by_pure_dict(state, traverse_util.unflatten_dict(values))
     return nnx.merge(structure, state)
+
+
+def save_dallebart(model: DalleBart, folder: str | Path) -> None:
+    """Write ``config.json`` and ``flax_model.msgpack`` as the original saves them, layers stacked; weights keep their type.
+
+    Source: dalle-mini 0.1.5, ``save_pretrained`` of ``model/modeling.py``.
+    """
+    config = model.config
+    names = original_names(config)
+    arrays = {}
+    for name, array in flatten_parameters(model).items():
+        if name.endswith(".head_scale"):  # (layers, heads, 1) here
+            array = array.reshape(array.shape[0], 1, 1, *array.shape[1:])
+        arrays[names[name]] = array
+    write_msgpack(Path(folder) / "flax_model.msgpack", arrays)
+    length = config.image_length + 1  # the start token counts there
+    values = config.to_dict() | {"use_scan": True, "max_length": length, "min_length": length}
+    write_json(Path(folder) / "config.json", values | {"architectures": ["eBart"]})
+
+
+def original_names(config: DalleBartConfig) -> dict[str, str]:
+    """The slashed name there of each dotted name here, layers stacked: what ``native_name`` makes of all it may be given."""
+    norm = "RMSNorm" if config.ln_type == "rmsnorm" else "LayerNorm"
+    feed_forward = "GLU_0" if config.use_glu else "FFN_0"
+    attentions = [f"FlaxBartAttention_{index}" for index in range(2)]
+    parts = [f"{attention}/{part}" for attention in attentions for part in ATTENTION_NAMES]
+    parts += [f"{norm}_{index}" for index in range(4)]
+    parts += [f"{feed_forward}/{part}" for part in (f"{norm}_0", f"{norm}_1", *GATED_NAMES)]
+    leaves = [f"{part}/{kind}" for part in parts for kind in ("kernel", "bias", "scale")]
+    leaves += [f"{attention}/head_scale" for attention in attentions]
+    names = ["lm_head/kernel"]
+    for stack in ("encoder", "decoder"):
+        layers = f"layers/FlaxBart{stack.capitalize()}Layers/"
+        outer = [f"embed_{table}/embedding" for table in ("tokens", "positions")]
+        outer += [f"{part}/{kind}" for part in ("layernorm_embedding", "final_ln") for kind in ("scale", "bias")]
+        names += [f"model/{stack}/{leaf}" for leaf in [*outer, *(layers + leaf for leaf in leaves)]]
+    return {native_name(config, name): name for name in names}
