@@ -274,7 +274,7 @@ def save_detoker(twin: VQGANTwin, folder: str | Path) -> None:
     other += [f"quantizer={config.quantizer!r}"] if config.quantizer not in ("nearest", "ema") else []
     if other:
         raise ValueError(
-            f"min-dalle's detokenizer has no {', '.join(other)}; save it as minidalle or vqgan-jax instead"
+            f"min-dalle has no detokenizer with {', '.join(other)}; save it as minidalle or vqgan-jax instead"
         )
     state = state_of(twin)
     state["embedding.weight"] = state.pop("quantize.embedding.weight")
