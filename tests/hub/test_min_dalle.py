@@ -108,7 +108,8 @@ def test_the_config_beside_the_files_is_kept(converted):
 def test_sizes_of_mini_and_mega_need_no_config(tmp_path):
     config = DalleBartConfig(
         encoder_vocab_size=8, image_vocab_size=6, image_length=4, max_text_length=3, encoder_layers=1, decoder_layers=2,
-        encoder_ffn_dim=5, decoder_ffn_dim=7, d_model=1024, normalize_text=True, dropout=0.0,
+        encoder_ffn_dim=5, decoder_ffn_dim=7, d_model=1024, normalize_text=True, dropout=0.0, bos_token_id=7,
+        eos_token_id=7, pad_token_id=7,
     )  # fmt: skip
     save_min_dalle(DalleBart(config, rngs=nnx.Rngs(0)), tmp_path)
     (tmp_path / "config.json").unlink()

@@ -162,6 +162,7 @@ def _config_of(parameters: Mapping[str, np.ndarray], heads: int | None, file: Pa
             f"{file} does not say how many attention heads it has: put its config.json beside it, or give heads=…"
         )
     codes = sizes.pop("decoder_vocab") - 1
+    start = min(START, codes)  # mega's table goes on behind the start token
     return DalleBartConfig(
         d_model=d_model,
         encoder_vocab_size=sizes.pop("encoder_vocab"),
@@ -170,7 +171,8 @@ def _config_of(parameters: Mapping[str, np.ndarray], heads: int | None, file: Pa
         image_vocab_size=codes,
         encoder_attention_heads=heads,
         decoder_attention_heads=heads,
-        decoder_start_token_id=min(START, codes),  # mega's table goes on behind the start token
+        decoder_start_token_id=start,
+        **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), start + 1),  # as published; never drawn
         normalize_text=True,
         dropout=0.0,
         **sizes,

@@ -64,6 +64,8 @@ def read_config(file: Path) -> VQGANConfig:
     """The sizes in an original `config.json`; raises as `load_vqgan` does."""
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
+        if "ch_mult" not in values and "model_type" in values:
+            raise ValueError(f"it is of model_type {values['model_type']!r}")
         return VQGANConfig.from_dict(values)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{file} is missing; an original VQGAN folder holds it") from error
