@@ -120,6 +120,20 @@ def parser() -> argparse.ArgumentParser:
     _json(command)
 
     command = _add(
+        commands,
+        "convert",
+        convert,
+        "write a checkpoint in another format",
+        "minidalle convert emoji emoji-original --to dalle-mini",
+    )
+    command.add_argument("source", type=Path, metavar="SOURCE", help="a checkpoint's folder or file, or a shipped name")
+    command.add_argument("target", type=Path, metavar="TARGET", help="a new folder; for taming a new .ckpt file")
+    formats = ("minidalle", "dalle-mini", "min-dalle", "vqgan-jax", "taming", "huggingface")
+    command.add_argument("--to", required=True, choices=formats, help="the format to write")
+    command.add_argument("--heads", type=int, help="attention heads, which min-dalle's files do not tell")
+    _json(command)
+
+    command = _add(
         commands, "info", info, "show configuration, parameters and memory of a checkpoint", "minidalle info emoji"
     )
     command.add_argument(
@@ -293,6 +307,19 @@ def evaluate(options: argparse.Namespace) -> None:
 
     result = evaluate_emoji(Pipeline.load(options.model), options.seen, options.seed)
     print(json.dumps(result, indent=None if options.json else 2))
+
+
+def convert(options: argparse.Namespace) -> None:
+    """`minidalle convert`: the same weights in another layout."""
+    from .hub.convert import convert as run
+
+    kind = run(options.source, options.target, options.to, heads=options.heads)
+    if options.json:
+        print(
+            json.dumps({"target": str(options.target), "was": kind.format, "network": kind.network, "is": options.to})
+        )
+    else:
+        print(f"{options.target}: {kind} is now in the format {options.to}")
 
 
 def info(options: argparse.Namespace) -> None:

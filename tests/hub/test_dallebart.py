@@ -21,6 +21,21 @@ def copied(tmp_path):
     return tmp_path
 
 
+@pytest.fixture(scope="session")
+def unstacked(tmp_path_factory):
+    """The same weights one layer at a time, array for array the original's own file of that layout."""
+    folder = tmp_path_factory.mktemp("unstacked")
+    shutil.copyfile(FIXTURES / "dallebart_mini_noscan" / "config.json", folder / "config.json")
+    stacked = serialization.msgpack_restore((FIXTURES / "dallebart_mini_scan" / "flax_model.msgpack").read_bytes())
+    for side in ("encoder", "decoder"):
+        kind = f"FlaxBart{side.capitalize()}Layer"
+        layers = stacked["model"][side]["layers"].pop(f"{kind}s")
+        for index in range(2):
+            stacked["model"][side]["layers"][f"{kind}_{index}"] = jax.tree.map(lambda x, i=index: x[i], layers)
+    (folder / "flax_model.msgpack").write_bytes(serialization.msgpack_serialize(stacked))
+    return folder
+
+
 def rewrite_config(folder, **changes):
     file = folder / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
@@ -37,7 +52,6 @@ def rewrite_weights(folder, change):
     "case",
     [
         "dallebart_mini_scan",
-        "dallebart_mini_noscan",
         "dallebart_defaults",
         "dallebart_var_open_preln_ffn_bias",
         "dallebart_var_open_preln_rms_headscale",
@@ -52,8 +66,8 @@ def test_original_checkpoints_give_the_originals_numbers(case):
     np.testing.assert_allclose(logits, recorded["logits"], rtol=1e-5, atol=1.5e-5)
 
 
-def test_stacked_and_numbered_layers_are_the_same_weights():
-    scan, noscan = (nnx.state(load_dallebart(FIXTURES / f"dallebart_mini_{name}")) for name in ("scan", "noscan"))
+def test_stacked_and_numbered_layers_are_the_same_weights(unstacked):
+    scan, noscan = (nnx.state(load_dallebart(path)) for path in (FIXTURES / "dallebart_mini_scan", unstacked))
     jax.tree.map(np.testing.assert_array_equal, nnx.to_pure_dict(scan), nnx.to_pure_dict(noscan))
 
 
@@ -116,9 +130,8 @@ def test_missing_and_unknown_parameters_are_named(copied):
         load_dallebart(copied)
 
 
-def test_a_lost_layer_is_noticed(tmp_path):
-    for name in ("config.json", "flax_model.msgpack"):
-        shutil.copyfile(FIXTURES / "dallebart_mini_noscan" / name, tmp_path / name)
+def test_a_lost_layer_is_noticed(unstacked, tmp_path):
+    shutil.copytree(unstacked, tmp_path, dirs_exist_ok=True)
 
     def lose_one(flat):
         del flat["model/decoder/layers/FlaxBartDecoderLayer_0/GLU_0/Dense_1/kernel"]

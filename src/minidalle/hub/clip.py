@@ -3,9 +3,11 @@
 import json
 import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -13,7 +15,8 @@ from jax.typing import DTypeLike
 
 from minidalle.clip.config import CLIPConfig
 from minidalle.clip.model import CLIP
-from minidalle.training.tree import build_filled
+from minidalle.hub.files import replacing, to_numpy, write_json
+from minidalle.training.tree import build_filled, flatten_parameters
 
 from .download import local_path
 from .stored import Derived, stacked, stored_safetensors, transposed
@@ -100,6 +103,56 @@ def from_huggingface(arrays: dict[str, Any]) -> dict[str, Any]:
             raise ValueError(f"layers {sorted(stack)} of {name} do not count up from 0; the file is incomplete")
         converted[name] = stacked([stack[index] for index in range(len(stack))])
     return converted
+
+
+def save_clip(model: CLIP, folder: str | Path) -> None:
+    """Write a CLIP as transformers does: `config.json`, `model.safetensors` and `preprocessor_config.json`.
+
+    Weights keep their type. Raises ValueError for a caption token that transformers would choose otherwise.
+    """
+    from safetensors.numpy import save_file
+
+    config = model.config
+    text, vision = config.text_config, config.vision_config
+    theirs = "argmax" if text.eos_token_id == 2 else "eos"
+    if text.pooling != theirs:
+        raise ValueError(
+            f"transformers reads a caption's vector by {theirs!r} where eos_token_id is {text.eos_token_id}, this CLIP by "
+            f"{text.pooling!r}: there it would score otherwise; save it as minidalle instead"
+        )
+    folder = Path(folder)
+    with replacing(folder / "model.safetensors") as temporary:
+        save_file(to_huggingface(flatten_parameters(model), vision.patch_size), temporary, metadata={"format": "pt"})
+        temporary.chmod(0o644)  # safetensors makes files that only their owner may read
+    values = config.to_dict()
+    processor = {name: values["vision_config"].pop(name) for name in ("image_mean", "image_std")}
+    processor |= {"size": {"shortest_edge": vision.image_size}, "image_processor_type": "CLIPImageProcessor"}
+    processor |= {"crop_size": {"height": vision.image_size, "width": vision.image_size}}
+    del values["text_config"]["pooling"]  # follows from eos_token_id
+    write_json(folder / "preprocessor_config.json", processor)
+    write_json(folder / "config.json", values)
+
+
+def to_huggingface(parameters: Mapping[str, jax.Array | np.ndarray], patch_size: int) -> dict[str, np.ndarray]:
+    """Parameters of our `CLIP` under their names in transformers' CLIPModel; the inverse of `from_huggingface`."""
+    outer, parts = ({ours: theirs for theirs, ours in table.items()} for table in (OUTER, PARTS))
+    converted = {}
+    for name, value in parameters.items():
+        array = to_numpy(value)
+        path, _, kind = name.rpartition(".")
+        if name in outer:
+            converted[outer[name]] = array
+        elif name == "vision.patch_embedding.kernel":
+            squares = array.reshape(patch_size, patch_size, -1, array.shape[1])
+            converted["vision_model.embeddings.patch_embedding.weight"] = squares.transpose(3, 2, 0, 1)
+        elif path in ("text_projection", "visual_projection"):
+            converted[f"{path}.weight"] = array.T
+        else:
+            tower, _, part = path.split(".")
+            for index, layer in enumerate(array):
+                theirs = f"{tower}_model.encoder.layers.{index}.{parts[part]}"
+                converted[f"{theirs}.{'bias' if kind == 'bias' else 'weight'}"] = layer.T if kind == "kernel" else layer
+    return {name: np.array(array, order="C") for name, array in converted.items()}
 
 
 def _flat_patches(array: Any) -> Derived:

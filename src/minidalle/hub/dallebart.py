@@ -12,6 +12,8 @@ from flax.typing import Dtype
 
 from minidalle.bart.config import DalleBartConfig
 from minidalle.bart.model import DalleBart
+from minidalle.hub.files import write_json, write_msgpack
+from minidalle.training.tree import flatten_parameters
 
 from .download import local_path
 from .stored import Stored, stacked, stored_msgpack
@@ -59,8 +61,8 @@ def load_dallebart(
             raise FileNotFoundError(f"{file} is missing; an original DalleBart folder holds it")
     config = DalleBartConfig.from_file(folder / "config.json")
     stored = stored_msgpack(weights_file)
-    parameters = _stack_layers({native_name(config, name): array for name, array in stored.items()}, weights_file)
-    return _with_parameters(config, parameters, weights_file, dtype, param_dtype)
+    parameters = stack_layers({native_name(config, name): array for name, array in stored.items()}, weights_file)
+    return with_parameters(config, parameters, weights_file, dtype, param_dtype)
 
 
 def native_name(config: DalleBartConfig, name: str) -> str:
@@ -82,7 +84,7 @@ def native_name(config: DalleBartConfig, name: str) -> str:
     return ".".join([prefix, block, *rest])
 
 
-def _stack_layers(parameters: dict[str, Stored], file: Path) -> dict[str, Any]:
+def stack_layers(parameters: dict[str, Stored], file: Path) -> dict[str, Any]:
     """Parameters with numbered layers joined along a leading layer axis; already stacked ones pass through."""
     joined, layers = {}, {}
     for name, value in parameters.items():
@@ -99,7 +101,7 @@ def _stack_layers(parameters: dict[str, Stored], file: Path) -> dict[str, Any]:
     return joined
 
 
-def _with_parameters(
+def with_parameters(
     config: DalleBartConfig, parameters: dict[str, Any], file: Path, dtype: Dtype, param_dtype: Dtype | None
 ) -> DalleBart:
     """A model that holds the given parameters (NumPy's, or `Stored`), and was never initialised with others.
@@ -127,3 +129,40 @@ def _with_parameters(
     }
     nnx.replace_by_pure_dict(state, traverse_util.unflatten_dict(values))
     return nnx.merge(structure, state)
+
+
+def save_dallebart(model: DalleBart, folder: str | Path) -> None:
+    """Write ``config.json`` and ``flax_model.msgpack`` as the original saves them, layers stacked; weights keep their type.
+
+    Source: dalle-mini 0.1.5, ``save_pretrained`` of ``model/modeling.py``.
+    """
+    config = model.config
+    names = original_names(config)
+    arrays = {}
+    for name, array in flatten_parameters(model).items():
+        if name.endswith(".head_scale"):  # (layers, heads, 1) here
+            array = array.reshape(array.shape[0], 1, 1, *array.shape[1:])
+        arrays[names[name]] = array
+    write_msgpack(Path(folder) / "flax_model.msgpack", arrays)
+    length = config.image_length + 1  # the start token counts there
+    values = config.to_dict() | {"use_scan": True, "max_length": length, "min_length": length}
+    write_json(Path(folder) / "config.json", values | {"architectures": ["eBart"]})
+
+
+def original_names(config: DalleBartConfig) -> dict[str, str]:
+    """The slashed name there of each dotted name here, layers stacked: what ``native_name`` makes of all it may be given."""
+    norm = "RMSNorm" if config.ln_type == "rmsnorm" else "LayerNorm"
+    feed_forward = "GLU_0" if config.use_glu else "FFN_0"
+    attentions = [f"FlaxBartAttention_{index}" for index in range(2)]
+    parts = [f"{attention}/{part}" for attention in attentions for part in ATTENTION_NAMES]
+    parts += [f"{norm}_{index}" for index in range(4)]
+    parts += [f"{feed_forward}/{part}" for part in (f"{norm}_0", f"{norm}_1", *GATED_NAMES)]
+    leaves = [f"{part}/{kind}" for part in parts for kind in ("kernel", "bias", "scale")]
+    leaves += [f"{attention}/head_scale" for attention in attentions]
+    names = ["lm_head/kernel"]
+    for stack in ("encoder", "decoder"):
+        layers = f"layers/FlaxBart{stack.capitalize()}Layers/"
+        outer = [f"embed_{table}/embedding" for table in ("tokens", "positions")]
+        outer += [f"{part}/{kind}" for part in ("layernorm_embedding", "final_ln") for kind in ("scale", "bias")]
+        names += [f"model/{stack}/{leaf}" for leaf in [*outer, *(layers + leaf for leaf in leaves)]]
+    return {native_name(config, name): name for name in names}

@@ -10,17 +10,20 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 from flax import nnx
 
 from ..bart.config import DalleBartConfig
 from ..bart.model import DalleBart
 from ..clip.config import CLIPConfig
 from ..clip.model import CLIP
-from ..training.export import read_config
-from ..training.tree import build_filled
+from ..training.export import read_config, save_arrays
+from ..training.tree import build_filled, flatten_parameters
 from ..vqgan import port
-from ..vqgan.export import load_exported
+from ..vqgan.export import export, load_exported
 from ..vqgan.model import VQGAN
+from ..vqgan.twin import VQGANTwin
+from .files import to_numpy
 from .folders import find_checkpoint
 from .stored import stored_safetensors
 
@@ -59,6 +62,22 @@ def load_clip(folder: str | Path, **types) -> CLIP:
     folder = _part(folder, "clip")
     config = CLIPConfig.from_dict(read_config(folder, "clip"))
     return _filled(lambda rngs: CLIP(config, rngs=rngs, **types), folder)
+
+
+def save(model: VQGANTwin | DalleBart | CLIP, folder: str | Path) -> None:
+    """Write a network as `config.json` with `model.safetensors`; weights keep their type (bfloat16 becomes float32).
+
+    Raises:
+        ValueError: a weight is NaN or infinite, or a VQGAN lacks its encoder or compares directions only.
+    """
+    if isinstance(model, VQGANTwin):
+        if model.normalize:
+            raise ValueError("a VQGAN with a normalized codebook has no place in minidalle's format")
+        export(port.to_torch(model), folder, half=model.param_dtype == np.float16)
+        return
+    kind = "bart" if isinstance(model, DalleBart) else "clip"
+    arrays = {name: to_numpy(value) for name, value in flatten_parameters(model).items()}
+    save_arrays(folder, kind, model.config.to_dict(), arrays, half=False)
 
 
 def read_sampling(folder: str | Path) -> dict[str, float]:

@@ -9,13 +9,18 @@ import re
 from pathlib import Path
 
 import jax.numpy as jnp
+import numpy as np
 import torch
+from flax import nnx
 from jax.typing import DTypeLike
 
+from ..training.tree import flatten_names
 from ..vqgan.config import VQGANConfig
-from ..vqgan.port import translate, twin_from_arrays
+from ..vqgan.export import TRAINING_ONLY
+from ..vqgan.port import torch_name, translate, twin_from_arrays
 from ..vqgan.twin import VQGANTwin
 from .download import local_path
+from .files import to_numpy, write_json, write_msgpack, write_torch
 from .stored import stored_msgpack
 
 
@@ -63,6 +68,8 @@ def read_config(file: Path) -> VQGANConfig:
     """The sizes in an original `config.json`; raises as `load_vqgan` does."""
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
+        if "ch_mult" not in values and "model_type" in values:
+            raise ValueError(f"it is of model_type {values['model_type']!r}")
         return VQGANConfig.from_dict(values)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{file} is missing; an original VQGAN folder holds it") from error
@@ -121,3 +128,57 @@ def config_of_weights(state: dict[str, torch.Tensor], file: Path) -> VQGANConfig
         )
     except KeyError as error:
         raise ValueError(f"{file} is no whole VQGAN of taming-transformers: {error.args[0]} is missing") from error
+
+
+def save_vqgan_jax(twin: VQGANTwin, folder: str | Path) -> None:
+    """Write a VQGAN as vqgan-jax does: `config.json` with `flax_model.msgpack`; weights keep their type.
+
+    Raises:
+        ValueError: the network has something that vqgan-jax's lacks; names it.
+    """
+    _check_whole(twin, "vqgan-jax", ("nearest", "ema"))
+    values = twin.config.to_dict()
+    for name in ("norm_groups", "quantizer", "fsq_levels"):
+        del values[name]
+    arrays = {name.replace(".", "/"): array for name, array in _arrays(twin).items()}
+    write_msgpack(Path(folder) / "flax_model.msgpack", arrays)
+    write_json(Path(folder) / "config.json", values | {"num_resolutions": len(twin.config.ch_mult)})
+
+
+def save_taming(twin: VQGANTwin, file: str | Path) -> None:
+    """Write a VQGAN as a `.ckpt` of taming-transformers, `{"state_dict": …}`; weights keep their type.
+
+    The file has no place for `resolution`: what is loaded from it takes pictures to be 256 wide, see `config_of_weights`.
+
+    Raises:
+        ValueError: the network has something that taming's lacks; names it.
+    """
+    _check_whole(twin, "taming-transformers", ("nearest", "ema", "gumbel"))
+    state = state_of(twin)
+    if twin.config.quantizer == "gumbel":
+        state["quantize.embed.weight"] = state.pop("quantize.embedding.weight")
+    write_torch(Path(file), {"state_dict": state})
+
+
+def state_of(twin: VQGANTwin) -> dict[str, torch.Tensor]:
+    """The weights of a twin under taming's names and in PyTorch's layout, in the type that they are kept in."""
+    state = {}
+    for name, array in _arrays(twin).items():
+        array = array.transpose(3, 2, 0, 1) if array.ndim == 4 else array
+        state[torch_name(name)] = torch.from_numpy(np.array(array, order="C"))
+    return state
+
+
+def _arrays(twin: VQGANTwin) -> dict[str, np.ndarray]:
+    """The weights of a twin by dotted name, without what only training needs."""
+    return {name: to_numpy(x) for name, x in flatten_names(nnx.state(twin))[0].items() if name not in TRAINING_ONLY}
+
+
+def _check_whole(twin: VQGANTwin, holder: str, quantizers: tuple[str, ...]) -> None:
+    config = twin.config
+    other = [] if twin.with_encoder else ["place for a decoder without its encoder"]
+    other += [] if config.norm_groups == 32 else [f"norm_groups={config.norm_groups}, always 32"]
+    other += [] if config.quantizer in quantizers else [f"quantizer={config.quantizer!r}"]
+    other += ["normalized codebook"] if twin.normalize else []
+    if other:
+        raise ValueError(f"{holder} has no {', no '.join(other)}; save this VQGAN as minidalle instead")

@@ -15,10 +15,10 @@ TRAINING_ONLY = (
 )  # running means of the EMA codebook: not needed to encode
 
 
-def export(model: VQGAN, folder: str | Path) -> None:
-    """Write `config.json` and `model.safetensors` (float16) of a VQGAN into a folder."""
+def export(model: VQGAN, folder: str | Path, half: bool = True) -> None:
+    """Write `config.json` and `model.safetensors` (float16, or float32 unless `half`) of a VQGAN into a folder."""
     state = {key: value.float().cpu().numpy() for key, value in model.state_dict().items() if key not in TRAINING_ONLY}
-    save_arrays(folder, "vqgan", model.config.to_dict(), state)
+    save_arrays(folder, "vqgan", model.config.to_dict(), state, half)
 
 
 def load_exported(folder: str | Path) -> VQGAN:

@@ -18,7 +18,7 @@ from .config import VQGANConfig
 from .model import VQGAN
 from .twin import VQGANTwin
 
-__all__ = ["VQGANTwin", "jax_name", "to_jax", "to_torch", "translate", "twin_from_arrays"]
+__all__ = ["VQGANTwin", "jax_name", "to_jax", "to_torch", "torch_name", "translate", "twin_from_arrays"]
 
 
 def jax_name(name: str, dimensions: int) -> str:
@@ -27,6 +27,14 @@ def jax_name(name: str, dimensions: int) -> str:
     if kind == "weight":
         kind = "embedding" if path.endswith("embedding") else "kernel" if dimensions == 4 else "scale"
     return f"{path}.{kind}"
+
+
+def torch_name(name: str) -> str:
+    """The name of a weight in PyTorch; the inverse of `jax_name`."""
+    path, _, kind = name.rpartition(".")
+    kind = "weight" if kind in ("kernel", "scale", "embedding") else kind
+    # `mid.block_1` keeps its underscore in PyTorch: there it is a name, not a place in a list.
+    return re.sub(r"(?<!\bmid\.)\b(down|up|block|attn)_(\d+)\b", r"\1.\2", path) + f".{kind}"
 
 
 def translate(state: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
@@ -45,7 +53,7 @@ def twin_from_arrays(config: VQGANConfig, arrays: Mapping[str, np.ndarray], **op
         config: sizes.
         arrays: `{dotted name: array}` in this module's names and layout, or what `np.asarray` makes one of; the running statistics of an "ema" codebook
             may be missing, and start anew.
-        options: `normalize`, `dtype`, `param_dtype` and `precision` of `VQGANTwin`.
+        options: `normalize`, `dtype`, `param_dtype`, `precision` and `with_encoder` of `VQGANTwin`.
 
     Raises:
         ValueError: a weight is missing, unknown, of another shape than `config` says, or not finite; names it.
@@ -96,7 +104,12 @@ def to_torch(twin: VQGANTwin, **quantizer_options) -> VQGAN:
     Args:
         twin: any.
         quantizer_options: what the twin does not know, being of use in training alone (`beta`, `revive_after`, …).
+
+    Raises:
+        ValueError: the twin has no encoder.
     """
+    if not twin.with_encoder:
+        raise ValueError("this VQGAN has no encoder, it only draws; a whole one is needed here")
     arrays, _ = flatten_names(nnx.state(twin))
     if twin.normalize:
         quantizer_options = {"normalize": True, **quantizer_options}

@@ -244,6 +244,7 @@ class VQGANTwin(nnx.Module):
         param_dtype: what weights are kept in.
         precision: of matrix products. "highest" gives the same codes on CPU, GPU and TPU; "default" lets a GPU or TPU
             round its inputs, which is several times faster there and changes a few codes near a tie.
+        with_encoder: False for the decoding half alone, as min-dalle keeps it.
     """
 
     def __init__(
@@ -255,14 +256,16 @@ class VQGANTwin(nnx.Module):
         dtype: DTypeLike = jnp.float32,
         param_dtype: DTypeLike = jnp.float32,
         precision: str = "highest",
+        with_encoder: bool = True,
     ):
         if normalize and config.quantizer != "nearest":
             raise ValueError(f'normalize=True belongs to quantizer "nearest", not {config.quantizer!r}')
         self.config, self.normalize, self.precision = config, normalize, precision
-        self.dtype, self.param_dtype = jnp.dtype(dtype), jnp.dtype(param_dtype)
+        self.dtype, self.param_dtype, self.with_encoder = jnp.dtype(dtype), jnp.dtype(param_dtype), with_encoder
         common = {"rngs": rngs, "dtype": self.dtype, "param_dtype": self.param_dtype}
         common["precision"] = Precision(precision)
-        self.encoder = Encoder(config, **common)
+        if with_encoder:
+            self.encoder = Encoder(config, **common)
         self.decoder = Decoder(config, **common)
         if config.quantizer == "fsq":
             self.quantize = ScalarGrid(config)
@@ -270,13 +273,14 @@ class VQGANTwin(nnx.Module):
             self.quantize = GumbelChoice(config, **common)
         else:
             self.quantize = Codebook(config, normalize, **common)
-        self.quant_conv = make_conv(config.z_channels, config.embed_dim, 1, **common)
+        if with_encoder:
+            self.quant_conv = make_conv(config.z_channels, config.embed_dim, 1, **common)
         self.post_quant_conv = make_conv(config.embed_dim, config.z_channels, 1, **common)
 
     def encode(self, images: jax.Array | np.ndarray) -> jax.Array:
         """Codes `(B, H / f · W / f)` int32, row by row, of pictures `(B, H, W, 3)`, float in [0, 1].
 
-        Raises ValueError for another shape, for integers, and for sides that are no multiple of f.
+        Raises ValueError for another shape, for integers, for sides that are no multiple of f, and without an encoder.
         """
         return _call(self, "_encode", self._checked_images(images))
 
@@ -313,6 +317,8 @@ class VQGANTwin(nnx.Module):
         return self._decode(codes).clip(0, 1)
 
     def _checked_images(self, images: jax.Array | np.ndarray) -> jax.Array:
+        if not self.with_encoder:
+            raise ValueError("this VQGAN has no encoder, it only draws (as min-dalle's detoker.pt); load a whole one")
         images, channels, factor = jnp.asarray(images), self.config.in_channels, self.config.downsampling
         if images.ndim != 4 or images.shape[-1] != channels:
             raise ValueError(f"expected pictures (batch, height, width, {channels}), got {images.shape}")
@@ -351,7 +357,7 @@ def _call(twin: "VQGANTwin", method: str, x: jax.Array) -> jax.Array:
 
     `nnx.jit` takes the module apart and compares it at each call, which costs milliseconds; its arrays are all that change.
     """
-    options = {name: getattr(twin, name) for name in ("normalize", "dtype", "param_dtype", "precision")}
+    options = {name: getattr(twin, name) for name in ("normalize", "dtype", "param_dtype", "precision", "with_encoder")}
     names, variables = zip(*_variables(twin), strict=True)
     leaves = dict(zip(names, jax.tree.leaves(list(variables)), strict=True))
     return _compiled((twin.config, tuple(options.items())), method, leaves, x)
