@@ -13,6 +13,8 @@ from safetensors.numpy import load_file
 
 from minidalle.cli import main
 from minidalle.hub.convert import NETWORKS, SAVERS, Kind, convert, recognise
+from minidalle.hub.min_dalle import load_detoker
+from minidalle.hub.vqgan import load_vqgan, save_vqgan_jax
 from minidalle.vqgan import VQGANConfig
 from minidalle.vqgan.twin import VQGANTwin
 
@@ -55,6 +57,13 @@ def test_every_format_is_recognised(source):
 
 def test_every_network_has_a_format_of_its_own_and_ours():
     assert {name for networks in SAVERS.values() for name in networks} == set(NETWORKS) == set(SAVERS["minidalle"])
+
+
+def test_the_command_offers_every_format(capsys):
+    assert main(["convert", "a", "b", "--to", "minidalle"]) == 1  # a is not there
+    with pytest.raises(SystemExit):
+        main(["convert", "--help"])
+    assert "{" + ",".join(SAVERS) + "}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -173,17 +182,12 @@ def test_a_file_of_no_known_ending_says_what_it_looks_like(tmp_path):
 
 
 def test_a_dallebart_given_as_a_vqgan_is_named():
-    from minidalle.hub.vqgan import load_vqgan
-
     with pytest.raises(ValueError, match="does not describe a VQGAN: it is of model_type 'dallebart'"):
         load_vqgan(FIXTURES / "dallebart_mini_scan")
 
 
-def test_a_vqgan_of_dalle_minis_shape_becomes_a_detokenizer(tmp_path):
-    from minidalle.hub.min_dalle import load_detoker
-    from minidalle.hub.vqgan import save_vqgan_jax
-
+def test_a_vqgan_of_dalle_minis_shape_becomes_a_detokenizer(tmp_path, drawn):
     config = VQGANConfig(ch=32, ch_mult=(1, 1, 1, 1, 2), attn_resolutions=(4,), resolution=64, z_channels=8, n_embed=8)
-    save_vqgan_jax(VQGANTwin(config, rngs=nnx.Rngs(0)), tmp_path / "whole")
+    save_vqgan_jax(drawn(lambda: VQGANTwin(config, rngs=nnx.Rngs(0))), tmp_path / "whole")
     convert(tmp_path / "whole", tmp_path / "half", "min-dalle")
     assert load_detoker(tmp_path / "half").config.ch_mult == config.ch_mult

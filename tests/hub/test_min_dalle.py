@@ -105,13 +105,13 @@ def test_the_config_beside_the_files_is_kept(converted):
     assert load_min_dalle(converted).config == original.config
 
 
-def test_sizes_of_mini_and_mega_need_no_config(tmp_path):
+def test_sizes_of_mini_and_mega_need_no_config(tmp_path, drawn):
     config = DalleBartConfig(
         encoder_vocab_size=8, image_vocab_size=6, image_length=4, max_text_length=3, encoder_layers=1, decoder_layers=2,
         encoder_ffn_dim=5, decoder_ffn_dim=7, d_model=1024, normalize_text=True, dropout=0.0, bos_token_id=7,
         eos_token_id=7, pad_token_id=7,
     )  # fmt: skip
-    save_min_dalle(DalleBart(config, rngs=nnx.Rngs(0)), tmp_path)
+    save_min_dalle(drawn(lambda: DalleBart(config, rngs=nnx.Rngs(0))), tmp_path)
     (tmp_path / "config.json").unlink()
     for stack in ("encoder", "decoder"):
         (tmp_path / f"{stack}.pt").rename(tmp_path / f"{stack}_mini.pt")
@@ -219,12 +219,12 @@ def test_a_detokenizer_that_is_none_is_refused(tmp_path):
         load_detoker(tmp_path)
 
 
-def test_a_vqgan_that_min_dalle_cannot_hold_is_refused_by_name(tmp_path):
+def test_a_vqgan_that_min_dalle_cannot_hold_is_refused_by_name(tmp_path, drawn):
     config = VQGANConfig(
         ch=32, ch_mult=(1, 1), num_res_blocks=1, attn_resolutions=(), resolution=8, z_channels=8, n_embed=8, embed_dim=4
     )
     with pytest.raises(ValueError, match=r"with num_res_blocks=1, attn_resolutions=\(\), 2 resolutions"):
-        save_detoker(VQGANTwin(config, rngs=nnx.Rngs(0)), tmp_path)
+        save_detoker(drawn(lambda: VQGANTwin(config, rngs=nnx.Rngs(0))), tmp_path)
 
 
 def test_flattened_parameters_keep_the_files_type(converted):
