@@ -96,7 +96,8 @@ def test_the_command_converts_and_tells(tmp_path, capsys):
     assert main(["convert", str(source), str(target), "--to", "min-dalle", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told == {"target": str(target), "was": "dalle-mini", "network": "bart", "is": "min-dalle"}
-    assert {file.name for file in target.iterdir()} == {"encoder.pt", "decoder.pt", "config.json", "tokenizer.json"}
+    text = {"tokenizer.json", "vocab.json", "merges.txt", "enwiki-words-frequency.txt"}
+    assert {file.name for file in target.iterdir()} == {"encoder.pt", "decoder.pt", "config.json", *text}
 
 
 def test_of_a_whole_pipeline_the_part_is_taken_that_fits(tmp_path, capsys):
@@ -157,7 +158,7 @@ def exchange(folder, name):
         ("hf_clip", lambda f: (f / "config.json").write_text('{"model_type": "bert"}'), "describes 'bert'; expected"),
         ("hf_clip", lambda f: (f / "config.json").write_text("[1]"), "describes 'nothing known'; expected a VQGAN"),
         ("hf_clip", lambda f: (f / "config.json").write_text("{"), "is not valid JSON"),
-        ("hf_clip", lambda f: exchange(f, "model.safetensors"), "is not a whole safetensors file"),
+        ("hf_clip", lambda f: exchange(f, "model.safetensors"), "not a whole safetensors file"),
         ("hf_clip", lambda f: (f / "model.safetensors").unlink(), "no weights in"),
         (
             "dallebart_mini_scan",

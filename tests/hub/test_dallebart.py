@@ -21,21 +21,6 @@ def copied(tmp_path):
     return tmp_path
 
 
-@pytest.fixture(scope="session")
-def unstacked(tmp_path_factory):
-    """The same weights one layer at a time, array for array the original's own file of that layout."""
-    folder = tmp_path_factory.mktemp("unstacked")
-    shutil.copyfile(FIXTURES / "dallebart_mini_noscan" / "config.json", folder / "config.json")
-    stacked = serialization.msgpack_restore((FIXTURES / "dallebart_mini_scan" / "flax_model.msgpack").read_bytes())
-    for side in ("encoder", "decoder"):
-        kind = f"FlaxBart{side.capitalize()}Layer"
-        layers = stacked["model"][side]["layers"].pop(f"{kind}s")
-        for index in range(2):
-            stacked["model"][side]["layers"][f"{kind}_{index}"] = jax.tree.map(lambda x, i=index: x[i], layers)
-    (folder / "flax_model.msgpack").write_bytes(serialization.msgpack_serialize(stacked))
-    return folder
-
-
 def rewrite_config(folder, **changes):
     file = folder / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
