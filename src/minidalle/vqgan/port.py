@@ -7,13 +7,11 @@ Pictures are channels last in JAX, so a convolution's weight `(out, in, height, 
 import re
 from collections.abc import Mapping
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import torch
 from flax import nnx
 
-from ..training.tree import flatten_names
+from ..training.tree import build_filled, flatten_names
 from .config import VQGANConfig
 from .model import VQGAN
 from .twin import VQGANTwin
@@ -51,37 +49,18 @@ def twin_from_arrays(config: VQGANConfig, arrays: Mapping[str, np.ndarray], **op
 
     Args:
         config: sizes.
-        arrays: `{dotted name: array}` in this module's names and layout, or what `np.asarray` makes one of; the running statistics of an "ema" codebook
-            may be missing, and start anew.
+        arrays: `{dotted name: array}` in this module's names and layout, or what `np.asarray` makes one of; the running
+            statistics of an "ema" codebook may be missing, and start anew.
         options: `normalize`, `dtype`, `param_dtype`, `precision` and `with_encoder` of `VQGANTwin`.
 
     Raises:
         ValueError: a weight is missing, unknown, of another shape than `config` says, or not finite; names it.
     """
-    structure, state = nnx.split(nnx.eval_shape(lambda: VQGANTwin(config, rngs=nnx.Rngs(0), **options)))
-    expected, tree = flatten_names(state)
     arrays = dict(arrays)
     if config.quantizer == "ema" and "quantize.embedding.embedding" in arrays:
         arrays.setdefault("quantize.cluster_size", np.ones(config.n_embed, np.float32))
         arrays.setdefault("quantize.embed_avg", arrays["quantize.embedding.embedding"])
-    missing, unknown = sorted(expected.keys() - arrays.keys()), sorted(arrays.keys() - expected.keys())
-    if missing or unknown:
-        raise ValueError(
-            f"these weights are not of this VQGAN: {len(missing)} missing {missing[:3]}, {len(unknown)} unknown "
-            f"{unknown[:3]}; is the config the one they were saved with?"
-        )
-    for name, wanted in expected.items():
-        if tuple(arrays[name].shape) != tuple(wanted.shape):
-            raise ValueError(
-                f"weight {name} has shape {tuple(arrays[name].shape)}, the config asks for {tuple(wanted.shape)}"
-            )
-    leaves = []
-    for name, wanted in expected.items():  # one at a time, as they may still lie in a file
-        array = np.asarray(arrays[name])
-        if not np.isfinite(array.astype(np.float32, copy=False)).all():
-            raise ValueError(f"weight {name} holds NaN or infinity; take an earlier checkpoint, or download it again")
-        leaves.append(jnp.asarray(array, wanted.dtype))
-    return nnx.merge(structure, jax.tree.unflatten(tree, leaves))
+    return build_filled(lambda: VQGANTwin(config, rngs=nnx.Rngs(0), **options), arrays)
 
 
 def to_jax(model: VQGAN, **options) -> VQGANTwin:
