@@ -59,9 +59,9 @@ def checkpoint(tmp_path_factory):
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is read as Linux counts it")
-@pytest.mark.parametrize(("form", "dtype", "limit"), [("msgpack", "float32", 1.35), ("safetensors", "float32", 1.35)])
+@pytest.mark.parametrize(("form", "dtype", "limit"), [("msgpack", "float32", 1.6), ("safetensors", "float32", 1.6)])
 def test_weights_are_in_memory_once(checkpoint, form, dtype, limit):
-    """The limits leave room for the largest array on its way; the promise is 2.2 times the file, and 1 GB above it."""
+    """A second copy of all weights would make 2; seen are 1.25 to 1.35, since the largest array is on its way for a moment."""
     folder, size = checkpoint
     assert 180e6 < size < 300e6
     command = [sys.executable, "-c", MEASURE, form, str(folder), dtype]
