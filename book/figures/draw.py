@@ -24,13 +24,20 @@ class Drawing:
     """One diagram: shapes are added in order, `save` writes the file with its title and description for screen readers."""
 
     def __init__(self, width: int, height: int, title: str, description: str):
-        self.width, self.height, self.title, self.description = width, height, title, description
+        self.width, self.height, self.title, self.description = (
+            width,
+            height,
+            title,
+            description,
+        )
         self.parts: list[str] = []
 
     def add(self, source: str) -> None:
         self.parts.append(source)
 
-    def rectangle(self, x, y, width, height, fill=PAPER, edge=LINE, thick=1.5, radius=8, extra="") -> None:
+    def rectangle(
+        self, x, y, width, height, fill=PAPER, edge=LINE, thick=1.5, radius=8, extra=""
+    ) -> None:
         self.add(
             f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="{radius:g}" fill="{fill}"'
             f' stroke="{edge}" stroke-width="{thick:g}" {extra}/>'
@@ -47,11 +54,24 @@ class Drawing:
             f'<circle cx="{x:g}" cy="{y:g}" r="{radius:g}" fill="{fill}" stroke="{edge}" stroke-width="{thick:g}"/>'
         )
 
-    def text(self, x, y, words, size=15, colour=INK, bold=False, anchor="middle", italic=False, family=None) -> None:
+    def text(
+        self,
+        x,
+        y,
+        words,
+        size=15,
+        colour=INK,
+        bold=False,
+        anchor="middle",
+        italic=False,
+        family=None,
+    ) -> None:
         """Words with their middle line at `y`; a list of words makes lines around it."""
         lines = [words] if isinstance(words, str) else list(words)
         top = y - (len(lines) - 1) * size * 1.25 / 2
-        style = (' font-weight="600"' if bold else "") + (' font-style="italic"' if italic else "")
+        style = (' font-weight="600"' if bold else "") + (
+            ' font-style="italic"' if italic else ""
+        )
         style += f' font-family="{family}"' if family else ""
         for index, line in enumerate(lines):
             self.add(
@@ -67,7 +87,9 @@ class Drawing:
             before = points[index]
             if index + 1 < len(rest):  # a bend: stop short of it and curve round
                 after = rest[index + 1]
-                path.append(f"L{_towards((x, y), before, 9)} Q{x:g} {y:g} {_towards((x, y), after, 9)}")
+                path.append(
+                    f"L{_towards((x, y), before, 9)} Q{x:g} {y:g} {_towards((x, y), after, 9)}"
+                )
             else:
                 path.append(f"L{_towards((x, y), before, 7 if head else 0)}")
         dash = ' stroke-dasharray="6 5"' if dashed else ""
@@ -79,7 +101,9 @@ class Drawing:
             self._head(points[-2], points[-1], colour)
 
     def _head(self, before, tip, colour) -> None:
-        length = max(1e-9, ((tip[0] - before[0]) ** 2 + (tip[1] - before[1]) ** 2) ** 0.5)
+        length = max(
+            1e-9, ((tip[0] - before[0]) ** 2 + (tip[1] - before[1]) ** 2) ** 0.5
+        )
         along = ((tip[0] - before[0]) / length, (tip[1] - before[1]) / length)
         base = (tip[0] - 10 * along[0], tip[1] - 10 * along[1])
         side = (-5.5 * along[1], 5.5 * along[0])

@@ -9,7 +9,11 @@ from minidalle import Pipeline, show
 from minidalle.data import emoji
 
 SEEN = ["red apple", "tropical fish", "rainbow"]
-HELD_OUT = ["woman astronaut: medium skin tone", "man firefighter: dark skin tone", "fairy: medium skin tone"]
+HELD_OUT = [
+    "woman astronaut: medium skin tone",
+    "man firefighter: dark skin tone",
+    "fairy: medium skin tone",
+]
 
 
 def main() -> None:
@@ -18,9 +22,13 @@ def main() -> None:
     for captions, split in ((SEEN, "train"), (HELD_OUT, "test")):
         members = {data.captions[row] for row in data.split(split)}
         if not members.issuperset(captions):
-            raise SystemExit(f"not in {split}: {set(captions) - members}; choose other captions")
+            raise SystemExit(
+                f"not in {split}: {set(captions) - members}; choose other captions"
+            )
     found = Pipeline.load("emoji").generate([*SEEN, *HELD_OUT], n=8, seed=0)
-    picture = show.compare({candidates.caption: candidates.images for candidates in found})
+    picture = show.compare(
+        {candidates.caption: candidates.images for candidates in found}
+    )
     Path(__file__).with_name("generated.png").write_bytes(picture._repr_png_())
 
 

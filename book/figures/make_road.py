@@ -53,7 +53,11 @@ CODE_COLOURS = ("#e9a6c6", "#9fc9ec", "#a6dcc5", "#f3cf8e", "#c6b4ec", "#f2b3a0"
 
 def road(lit: tuple[str, ...]) -> Drawing:
     """The map with the parts `lit` in colour and bold, the others pale."""
-    named = "every part in colour" if lit == EVERYTHING else "lit: " + ", ".join(NAMES[part] for part in lit)
+    named = (
+        "every part in colour"
+        if lit == EVERYTHING
+        else "lit: " + ", ".join(NAMES[part] for part in lit)
+    )
     drawing = Drawing(
         680, 446, "The road from a caption to ranked pictures",
         "A caption becomes tokens; the BART encoder reads them and the BART decoder writes image codes one by one; the "
@@ -70,7 +74,12 @@ def road(lit: tuple[str, ...]) -> Drawing:
 def box(part: str) -> tuple[float, float, float, float]:
     """Left, top, middle across, middle down."""
     column, row, _ = PLACES[part]
-    return COLUMNS[column], ROWS[row], COLUMNS[column] + WIDTH / 2, ROWS[row] + HEIGHT / 2
+    return (
+        COLUMNS[column],
+        ROWS[row],
+        COLUMNS[column] + WIDTH / 2,
+        ROWS[row] + HEIGHT / 2,
+    )
 
 
 def lines(drawing: Drawing) -> None:
@@ -78,7 +87,10 @@ def lines(drawing: Drawing) -> None:
         ("caption", "tokens"), ("tokens", "bart_encoder"), ("bart_encoder", "bart_decoder"),
         ("codes", "vqgan_decoder"), ("vqgan_decoder", "pictures"), ("pictures", "clip"),
     ):  # fmt: skip
-        drawing.arrow((box(before)[0] + WIDTH + 2, box(before)[3]), (box(after)[0] - 3, box(after)[3]))
+        drawing.arrow(
+            (box(before)[0] + WIDTH + 2, box(before)[3]),
+            (box(after)[0] - 3, box(after)[3]),
+        )
     bend = ROWS[0] + HEIGHT + 34
     drawing.arrow(
         (box("bart_decoder")[2], ROWS[0] + HEIGHT + 2), (box("bart_decoder")[2], bend),
@@ -92,9 +104,24 @@ def lines(drawing: Drawing) -> None:
     )  # fmt: skip
     drawing.text(368, 21, "what the pictures should show", 15, FAINT)
     drawing.arrow((box("clip")[2], ROWS[1] + HEIGHT + 2), (box("clip")[2], ROWS[2] - 3))
-    drawing.arrow((box("example")[0] - 2, box("example")[3]), (COLUMNS[0] + WIDTH + 3, box("example")[3]), dashed=True)
-    drawing.arrow((box("vqgan_encoder")[2], ROWS[2] + 8), (box("codes")[2], ROWS[1] + HEIGHT + 3), dashed=True)
-    drawing.text(box("codes")[2] + 12, ROWS[1] + HEIGHT + 25, "the codes to predict", 15, FAINT, anchor="start")
+    drawing.arrow(
+        (box("example")[0] - 2, box("example")[3]),
+        (COLUMNS[0] + WIDTH + 3, box("example")[3]),
+        dashed=True,
+    )
+    drawing.arrow(
+        (box("vqgan_encoder")[2], ROWS[2] + 8),
+        (box("codes")[2], ROWS[1] + HEIGHT + 3),
+        dashed=True,
+    )
+    drawing.text(
+        box("codes")[2] + 12,
+        ROWS[1] + HEIGHT + 25,
+        "the codes to predict",
+        15,
+        FAINT,
+        anchor="start",
+    )
 
 
 def place(drawing: Drawing, part: str, lit: bool) -> None:
@@ -104,26 +131,42 @@ def place(drawing: Drawing, part: str, lit: bool) -> None:
     ink, thick = (INK, 3) if lit else (FAINT, 1.5)
     slope = 14
     if part == "vqgan_decoder":
-        corners = [(left, top + slope), (left + WIDTH, top), (left + WIDTH, top + HEIGHT), (left, top + HEIGHT - slope)]
+        corners = [
+            (left, top + slope),
+            (left + WIDTH, top),
+            (left + WIDTH, top + HEIGHT),
+            (left, top + HEIGHT - slope),
+        ]
         drawing.polygon(corners, fill, edge, thick)
     elif part == "vqgan_encoder":
-        corners = [(left, top + slope), (left + WIDTH, top), (left + WIDTH, top + HEIGHT), (left, top + HEIGHT - slope)]
+        corners = [
+            (left, top + slope),
+            (left + WIDTH, top),
+            (left + WIDTH, top + HEIGHT),
+            (left, top + HEIGHT - slope),
+        ]
         drawing.polygon(corners, fill, edge, thick)
     else:
         drawing.rectangle(left, top, WIDTH, HEIGHT, fill, edge, thick)
     label = top + 20
     if part == "caption":
         drawing.text(middle, label, "caption", 16, ink, lit)
-        drawing.text(middle, top + 55, ["“a cat with", "sunglasses”"], 16, ink, italic=True)
+        drawing.text(
+            middle, top + 55, ["“a cat with", "sunglasses”"], 16, ink, italic=True
+        )
     elif part == "tokens":
         drawing.text(middle, label, "tokens", 16, ink, lit)
         for index, token in enumerate(("0", "61", "8", "2")):
-            drawing.rectangle(left + 10 + index * 29, top + 42, 27, 27, PAPER, edge, 1.2, 5)
+            drawing.rectangle(
+                left + 10 + index * 29, top + 42, 27, 27, PAPER, edge, 1.2, 5
+            )
             drawing.text(left + 23.5 + index * 29, top + 55.5, token, 15, ink)
     elif part == "codes":
         drawing.text(middle, label, "image codes", 16, ink, lit)
         for index in range(12):
-            colour = CODE_COLOURS[(index * 5 + index // 6 * 2) % 6] if lit else "#e3e7eb"
+            colour = (
+                CODE_COLOURS[(index * 5 + index // 6 * 2) % 6] if lit else "#e3e7eb"
+            )
             x, y = left + 30 + index % 4 * 18.5, top + 33 + index // 4 * 15.5
             drawing.rectangle(x, y, 17, 14, colour, colour, 0, 2)
     elif part in ("pictures", "ranked", "example"):
@@ -156,10 +199,19 @@ def cat(drawing: Drawing, x: float, y: float, size: float, fur: int, lit: bool) 
             (x + side * size * 0.2, y - size * 0.8),
         ]
         drawing.polygon(ear, colour, colour, 0.5)
-    drawing.add(f'<ellipse cx="{x:g}" cy="{y:g}" rx="{size:g}" ry="{size * 0.92:g}" fill="{colour}"/>')
+    drawing.add(
+        f'<ellipse cx="{x:g}" cy="{y:g}" rx="{size:g}" ry="{size * 0.92:g}" fill="{colour}"/>'
+    )
     for side in (-1, 1):
         drawing.rectangle(
-            x + side * size * 0.42 - size * 0.36, y - size * 0.38, size * 0.72, size * 0.5, dark, dark, 0, size * 0.16
+            x + side * size * 0.42 - size * 0.36,
+            y - size * 0.38,
+            size * 0.72,
+            size * 0.5,
+            dark,
+            dark,
+            0,
+            size * 0.16,
         )
     drawing.add(
         f'<path d="M{x - size * 0.9:g} {y - size * 0.3:g} H{x + size * 0.9:g}" stroke="{dark}" stroke-width="{size * 0.14:g}"/>'
