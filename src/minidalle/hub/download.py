@@ -54,16 +54,18 @@ def local_path(name: str | Path, kind: str, *, revision: str | None = None, cach
 def _snapshot(repository: str, revision: str | None, files: list[str], cached_only: bool) -> Path:
     try:
         import huggingface_hub
-        from huggingface_hub import errors
+        from huggingface_hub import constants, errors
     except ImportError as error:
         raise ImportError(
             f"there is no folder {repository}, and to fetch it from the Hub the library huggingface_hub is needed: "
             "pip install minidalle[hub]"
         ) from error
+    # Said here too, since huggingface_hub 1.x fails where HF_HUB_OFFLINE is set instead of taking what is cached.
+    offline = cached_only or constants.HF_HUB_OFFLINE
     try:
         return Path(
             huggingface_hub.snapshot_download(
-                repository, revision=revision, allow_patterns=files, local_files_only=cached_only
+                repository, revision=revision, allow_patterns=files, local_files_only=offline
             )
         )
     except errors.GatedRepoError as error:
