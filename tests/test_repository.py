@@ -1,5 +1,6 @@
 """What every chapter and every file of the repository keeps to, whoever wrote it."""
 
+import ast
 import re
 import subprocess
 import tomllib
@@ -182,6 +183,25 @@ class TestRequirements:
 def test_nothing_large_is_in_git() -> None:
     large = {name(path): path.stat().st_size for path in chapters.tracked() if path.stat().st_size > 30e6}
     assert large == {}
+
+
+def test_imports_run_one_way() -> None:
+    order = re.search(r"One direction only: ([^.]+)\.", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf8")).group(1)
+    places = {part: place for place, part in enumerate(order.split(" → "))}
+    package = ROOT / "src/minidalle"
+    assert {path.stem for path in package.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()} == {
+        "__init__", *places
+    }  # fmt: skip
+    for path in sorted(package.glob("*/*.py")) + sorted(package.glob("[!_]*.py")):
+        inside = path.relative_to(package).with_suffix("").parts
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf8"))):
+            if not isinstance(node, ast.ImportFrom):
+                continue
+            above = ("minidalle", *inside)[: -node.level] if node.level else ()
+            modules = [".".join(filter(None, (*above, node.module, alias.name))) for alias in node.names]
+            parts = [module.split(".")[1] for module in modules if module.startswith("minidalle.")]
+            wrong = [part for part in parts if places.get(part, -1) > places[inside[0]]]
+            assert wrong == [], f"{name(path)}, line {node.lineno}: imports from a later part"
 
 
 def test_no_stub_is_left() -> None:

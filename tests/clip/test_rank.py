@@ -149,7 +149,7 @@ def test_a_cached_search_reads_only_what_is_new_or_changed(clip, folder, tmp_pat
     cache.write_bytes(b"broken")
     with pytest.warns(UserWarning, match="cannot be read"):
         search(clip, Words(), "red", folder, cache=cache)
-    assert len(reads) == 19 and not list(tmp_path.glob("*.partial"))
+    assert len(reads) == 19 and not list(tmp_path.glob("*.tmp"))
 
 
 def test_bad_requests_are_named(clip, folder, tmp_path):

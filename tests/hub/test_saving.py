@@ -15,7 +15,6 @@ from minidalle.clip import CLIP, CLIPConfig
 from minidalle.hub import native
 from minidalle.hub.clip import load_clip, save_clip
 from minidalle.hub.dallebart import load_dallebart, save_dallebart
-from minidalle.hub.files import replacing
 from minidalle.hub.vqgan import load_vqgan, save_taming, save_vqgan_jax
 from minidalle.vqgan import VQGANConfig
 from minidalle.vqgan.twin import VQGANTwin
@@ -153,12 +152,3 @@ def test_our_own_format_keeps_every_bit(tmp_path):
         again = load_ours(tmp_path / source)
         same(weights(model), weights(again))
         assert model.config == again.config
-
-
-def test_a_write_that_fails_leaves_the_old_file_alone(tmp_path):
-    file = tmp_path / "weights.pt"
-    file.write_text("old")
-    with pytest.raises(OSError, match="disk full"), replacing(file) as temporary:
-        temporary.write_text("half")
-        raise OSError("disk full")
-    assert file.read_text() == "old" and list(tmp_path.iterdir()) == [file]

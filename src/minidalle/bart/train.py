@@ -5,8 +5,6 @@ with a look at held-out captions now and then, and the finished weights written 
 """
 
 import functools
-import json
-import os
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,6 +22,7 @@ from minidalle.bart.model import DalleBart
 from minidalle.bart.sampling import sample
 from minidalle.data import emoji
 from minidalle.data.encoded import Encoded
+from minidalle.files import replacing, write_json
 from minidalle.text import Tokenizer
 from minidalle.training import fit, flatten_parameters, load_parameters, make_optimizer, section
 from minidalle.training.export import read_arrays, save_arrays
@@ -219,7 +218,7 @@ def train(recipe: Mapping[str, Any], *, run_dir: str | Path, resume: bool = True
         groups = {"train": shuffled[held_out:], "valid": shuffled[:held_out]}
 
     training_captions = [captions[row] for row in groups["train"]]
-    tokenizer = _load_tokenizer(data_settings, training_captions)
+    tokenizer = Tokenizer.load_or_train(data_settings["tokenizer"], training_captions, data_settings["vocab_size"])
     config = make_config(recipe.get("model", {}), tokenizer, len(codebook), codes.shape[2])
     text_ids, text_mask = tokenizer.encode(captions, config.max_text_length)
     length = int(text_mask.sum(axis=1).max())  # behind the longest caption there is nothing to compute
@@ -247,7 +246,7 @@ def train(recipe: Mapping[str, Any], *, run_dir: str | Path, resume: bool = True
         resume=resume,
         progress=progress,
     )
-    _write(run_dir / "metrics.json", json.dumps(evaluate(model), indent=2) + "\n")
+    write_json(run_dir / "metrics.json", evaluate(model))
     save_arrays(output, "bart", model.config.to_dict(), flatten_parameters(model))
     return model
 
@@ -303,11 +302,8 @@ def encode_emoji(data: emoji.EmojiData, settings: Mapping[str, Any], run_dir: Pa
                 for start in range(0, len(images), 64)
             ]
             codes.append(torch.cat(batches).numpy().astype(np.int32))
-    run_dir.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
+    with replacing(path) as temporary, temporary.open("wb") as file:
         np.save(file, np.stack(codes, axis=1))
-    os.replace(partial, path)
     return np.load(path), codebook
 
 
@@ -391,19 +387,3 @@ def _check_pairs(config: DalleBartConfig, pairs: Pairs) -> None:
             raise ValueError(f"{name} run from {values.min()} to {values.max()}; this model knows [0, {size})")
     if pairs.codes.shape[2] != config.image_length:
         raise ValueError(f"pictures have {pairs.codes.shape[2]} codes; image_length is {config.image_length}")
-
-
-def _load_tokenizer(settings: Mapping[str, Any], captions: list[str]) -> Tokenizer:
-    path = Path(settings["tokenizer"])
-    if path.exists():
-        return Tokenizer.load(path)
-    tokenizer = Tokenizer.train(captions, settings["vocab_size"])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(path)
-    return tokenizer
-
-
-def _write(path: Path, content: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(content, encoding="utf-8")
-    os.replace(partial, path)

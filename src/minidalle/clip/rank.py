@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 
 from minidalle.clip.model import CLIP
 from minidalle.clip.objective import normalize, temperature_scale
+from minidalle.files import replacing
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 
@@ -259,11 +260,5 @@ def _read_cache(cache: str | Path, weights: str) -> dict[str, np.ndarray]:
 
 
 def _write_cache(cache: str | Path, weights: str, features: dict[str, np.ndarray]) -> None:
-    cache = Path(cache)
-    partial_file = cache.with_name(cache.name + ".partial")
-    try:
-        with partial_file.open("wb") as file:
-            np.savez(file, weights=weights, stamps=list(features), features=np.array(list(features.values())))
-        os.replace(partial_file, cache)
-    finally:
-        partial_file.unlink(missing_ok=True)
+    with replacing(cache) as temporary, temporary.open("wb") as file:
+        np.savez(file, weights=weights, stamps=list(features), features=np.array(list(features.values())))

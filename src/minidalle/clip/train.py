@@ -5,8 +5,6 @@ several skin tones, and the same skin tone on several figures. And since what it
 pictures it learns from have been through one.
 """
 
-import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from minidalle.clip.model import CLIP
 from minidalle.clip.objective import contrastive_loss
 from minidalle.clip.rank import embed_images, embed_texts, recall
 from minidalle.data import emoji
+from minidalle.files import replacing, write_json
 from minidalle.text import Tokenizer
 from minidalle.training import fit, flatten_parameters, make_optimizer, section
 from minidalle.training.export import save_arrays
@@ -112,10 +111,7 @@ def train(recipe: Mapping[str, Any], *, run_dir: str | Path, resume: bool = True
         progress=progress,
         resume=resume,
     )
-    metrics = {split: score(trained, split) for split in ("valid", "test")}
-    partial_file = Path(run_dir) / "metrics.json.partial"
-    partial_file.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial_file, Path(run_dir) / "metrics.json")
+    write_json(Path(run_dir) / "metrics.json", {split: score(trained, split) for split in ("valid", "test")})
     save_arrays(output, "clip", config.to_dict(), flatten_parameters(trained))
     return trained
 
@@ -229,10 +225,9 @@ def reconstructions(images: np.ndarray, vqgan: str, run_dir: Path, *, progress: 
         return None
     kept = run_dir / "reconstructed.npy"
     if not kept.exists():
-        run_dir.mkdir(parents=True, exist_ok=True)
-        partial_file = run_dir / "reconstructed.partial.npy"
-        np.save(partial_file, reconstruct(images, vqgan, progress=progress))
-        os.replace(partial_file, kept)
+        reconstructed = reconstruct(images, vqgan, progress=progress)
+        with replacing(kept) as temporary, temporary.open("wb") as file:
+            np.save(file, reconstructed)
     return np.load(kept)
 
 

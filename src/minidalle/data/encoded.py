@@ -1,10 +1,11 @@
 """Pictures as codes, encoded once and kept: what DalleBart trains on, and what `minidalle encode` writes."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from minidalle.files import replacing
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,7 @@ class Encoded:
     def save(self, path: str | Path) -> Path:
         """Write an `.npz`, whole or not at all; return its path."""
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(path.name + ".partial")
-        with unfinished.open("wb") as file:
+        with replacing(path) as temporary, temporary.open("wb") as file:
             np.savez_compressed(
                 file,
                 codes=self.codes.astype(np.int32),
@@ -45,7 +44,6 @@ class Encoded:
                 sources=np.array(self.sources, dtype=np.str_),
                 n_embed=self.n_embed,
             )
-        os.replace(unfinished, path)
         return path
 
     @classmethod

@@ -5,12 +5,12 @@ file that `minidalle generate` writes, and in a test.
 """
 
 import math
-import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from minidalle.files import replacing
 
 WHITE = (255, 255, 255)
 
@@ -94,17 +94,10 @@ def save_grid(path: str | Path, images, columns: int | None = None, *, scale: in
     kind = Image.registered_extensions().get(path.suffix.lower())
     if kind not in Image.SAVE:
         raise ValueError(f"{path.name!r} does not end like a picture; use .png, .webp or .jpg")
-    unfinished = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
-            sheet.save(file, format=kind)
-        os.chmod(unfinished, 0o644)  # mkstemp makes files that only their owner may read
-        os.replace(unfinished, path)
+        with replacing(path) as temporary:
+            sheet.save(temporary, format=kind)
     except OSError as error:
-        if unfinished is not None and os.path.exists(unfinished):
-            os.unlink(unfinished)
         raise OSError(f"cannot write {path}: {error.strerror or error}; choose a place you may write to") from error
     return path
 

@@ -1,10 +1,7 @@
 """Files of weights: written whole or not at all, and read without running anything that is in them."""
 
-import json
-import os
 import pickle
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +9,9 @@ import jax
 import numpy as np
 import torch
 from flax import serialization, traverse_util
+
+from minidalle import files
+from minidalle.files import replacing
 
 STARTS = {
     b"PK\x03\x04": "a ZIP archive, as PyTorch writes",
@@ -22,22 +22,9 @@ STARTS = {
 }
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, which takes its place when the block ends well and is deleted when it does not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Write an object as JSON, keys sorted, as the originals' `config.json` are."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf8")
+    files.write_json(path, values, sort_keys=True)
 
 
 def write_msgpack(path: Path, arrays: Mapping[str, Any]) -> None:

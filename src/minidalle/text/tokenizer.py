@@ -18,6 +18,8 @@ import numpy as np
 import tokenizers
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
 
+from minidalle.files import write_text
+
 SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 ALPHABET_SIZE = 256  # one token for each byte
 
@@ -103,7 +105,6 @@ class Tokenizer:
         if Path(path).exists():
             return cls.load(path)
         tokenizer = cls.train(captions, vocab_size)
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
         tokenizer.save(path)
         return tokenizer
 
@@ -111,12 +112,7 @@ class Tokenizer:
         """Writes `tokenizer.json` at `path` (or into the folder `path`), whole or not at all; returns the file."""
         path = Path(path)
         file = path / "tokenizer.json" if path.is_dir() else path
-        partial = file.with_name(file.name + ".partial")
-        try:
-            partial.write_text(self.backend.to_str(pretty=True), encoding="utf-8")
-            os.replace(partial, file)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_text(file, self.backend.to_str(pretty=True))
         return file
 
     def encode(self, captions: Sequence[str], length: int) -> tuple[np.ndarray, np.ndarray]:

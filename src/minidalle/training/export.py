@@ -1,13 +1,14 @@
 """Finished weights on disk: `config.json` beside `model.safetensors`, each complete or not at all, and read back with care."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
+
+from minidalle.files import replacing, write_json
 
 
 def save_arrays(
@@ -23,7 +24,6 @@ def save_arrays(
         ValueError: a weight is NaN or infinite (in float16, if so stored).
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     stored = {}
     for name, array in arrays.items():
         array = np.asarray(array)
@@ -32,13 +32,10 @@ def save_arrays(
         if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
             raise ValueError(f"weight {name} holds NaN or infinity and is not saved; go back to an earlier checkpoint")
         stored[name] = np.asarray(array, order="C")  # ascontiguousarray would make a scalar a vector
-    temporary = folder / "model.safetensors.tmp"
-    save_file(stored, temporary, metadata={"format": "minidalle", "kind": kind})
-    temporary.chmod(0o644)  # safetensors makes files that only their owner may read
-    os.replace(temporary, folder / "model.safetensors")
-    temporary = folder / "config.json.tmp"
-    temporary.write_text(json.dumps({"kind": kind, **config}, indent=2) + "\n", encoding="utf8")
-    os.replace(temporary, folder / "config.json")
+    with replacing(folder / "model.safetensors") as temporary:
+        save_file(stored, temporary, metadata={"format": "minidalle", "kind": kind})
+        temporary.chmod(0o644)  # safetensors makes files that only their owner may read
+    write_json(folder / "config.json", {"kind": kind, **config})
 
 
 def read_config(folder: str | Path, kind: str) -> dict[str, Any]:

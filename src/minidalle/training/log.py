@@ -1,9 +1,10 @@
 """The log of a run, one JSON object a line, that never shows a step twice."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
+
+from minidalle.files import write_text
 
 
 def append(path: Path, record: dict[str, Any]) -> None:
@@ -26,6 +27,4 @@ def read(path: str | Path) -> list[dict[str, Any]]:
 def truncate(path: Path, step: int) -> None:
     """Drop the records after `step`: the resumed run will write them again."""
     kept = [record for record in read(path) if record["step"] <= step] if path.exists() else []
-    partial = path.with_suffix(".partial")
-    partial.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
-    os.replace(partial, path)
+    write_text(path, "".join(json.dumps(record) + "\n" for record in kept))

@@ -7,7 +7,6 @@ is killed and started again logs the same losses as one that was not.
 import copy
 import json
 import math
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..data import emoji
+from ..files import replacing
 from ..training import TrainingInterrupted, log, section
 from ..training.loop import stop_signals
 from .config import VQGANConfig
@@ -195,7 +195,7 @@ class Run:
         self.model.quantize.initialize(vectors)
 
     def save(self) -> None:
-        """Write the whole state to `state.pt`: to a temporary file first, so that a kill leaves the old one whole."""
+        """Write the whole state to `state.pt`; a kill leaves the old one whole."""
         state = {
             "step": self.step,
             "config": json.dumps(self.config.to_dict()),
@@ -207,9 +207,8 @@ class Run:
             "discriminator": self.discriminator and self.discriminator.state_dict(),
             "disc_optimizer": self.disc_optimizer and self.disc_optimizer.state_dict(),
         }
-        temporary = self.folder / "state.pt.tmp"
-        torch.save(state, temporary)
-        os.replace(temporary, self.folder / "state.pt")
+        with replacing(self.folder / "state.pt") as temporary:
+            torch.save(state, temporary)
 
     def _identity(self) -> str:
         """The settings that steps depend on; when to stop, save and log may change between two starts of a run."""
