@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import torch
 from flax import nnx
@@ -24,7 +23,7 @@ from minidalle.data import emoji
 from minidalle.data.encoded import Encoded
 from minidalle.files import replacing, write_json
 from minidalle.text import Tokenizer
-from minidalle.training import fit, flatten_parameters, load_parameters, make_optimizer, section
+from minidalle.training import compute_dtype, fit_with, flatten_parameters, load_parameters, section
 from minidalle.training.export import read_arrays, save_arrays
 from minidalle.vqgan.export import load_exported
 
@@ -108,11 +107,9 @@ def train_dalle_bart(
     for name in ("blank_probability", "hide_probability", "code_corruption", "label_smoothing"):
         if not 0 <= settings[name] < 1:
             raise ValueError(f"{name} must lie in [0, 1), got {settings[name]}")
-    dtypes = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-    if settings["precision"] not in dtypes:
-        raise ValueError(f'precision must be "float32" or "bfloat16", got {settings["precision"]!r}')
+    dtype = compute_dtype(settings)
     _check_pairs(config, pairs)
-    model = DalleBart(config, rngs=nnx.Rngs(seed), dtype=dtypes[settings["precision"]])
+    model = DalleBart(config, rngs=nnx.Rngs(seed), dtype=dtype)
     if settings["start_from"]:
         load_parameters(model, read_arrays(settings["start_from"]))
 
@@ -131,27 +128,14 @@ def train_dalle_bart(
         return value, {}
 
     best = settings["best"]
-    return fit(
+    return fit_with(
+        settings,
         loss_fn,
         model,
-        make_optimizer(
-            settings["optimizer"],
-            settings["learning_rate"],
-            settings["steps"],
-            settings["warmup_steps"],
-            settings["weight_decay"],
-            settings["clip_norm"],
-            settings["accumulate"],
-        ),
         make_batches(pairs, settings["batch_size"], seed, weights),
-        steps=settings["stop_at"] or settings["steps"],
         run_dir=run_dir,
         seed=seed,
-        save_every=settings["save_every"],
-        log_every=settings["log_every"],
-        ema_decay=settings["ema_decay"] or None,
         evaluate=evaluate,
-        evaluate_every=settings["evaluate_every"],
         best=(best, "min" if best.endswith("loss") else "max") if best else None,
         resume=resume,
         progress=progress,

@@ -23,7 +23,7 @@ from minidalle.clip.rank import embed_images, embed_texts, recall
 from minidalle.data import emoji
 from minidalle.files import replacing, write_json
 from minidalle.text import Tokenizer
-from minidalle.training import fit, flatten_parameters, make_optimizer, section
+from minidalle.training import compute_dtype, fit_with, flatten_parameters, section
 from minidalle.training.export import save_arrays
 
 SHIPPED = "src/minidalle/checkpoints/emoji"
@@ -71,10 +71,7 @@ def train(recipe: Mapping[str, Any], *, run_dir: str | Path, resume: bool = True
     captions = [data.captions[index] for index in data.split("train")]
     tokenizer = Tokenizer.load_or_train(data_settings["tokenizer"], captions, data_settings["vocab_size"])
     config = make_config(section(recipe, "model", MODEL), tokenizer)
-    dtype = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}.get(settings["precision"])
-    if dtype is None:
-        raise ValueError(f'[train] precision is {settings["precision"]!r}; expected "float32" or "bfloat16"')
-    clip = CLIP(config, rngs=nnx.Rngs(recipe["seed"]), dtype=dtype)
+    clip = CLIP(config, rngs=nnx.Rngs(recipe["seed"]), dtype=compute_dtype(settings))
 
     text_ids, text_mask = tokenizer.encode(data.captions, config.text_config.max_position_embeddings)
     # No caption is longer than this; behind the end token there is nothing to compute.
@@ -87,26 +84,14 @@ def train(recipe: Mapping[str, Any], *, run_dir: str | Path, resume: bool = True
     def score(model: CLIP, split: str) -> dict[str, float]:
         return evaluate(model, data, soft, text_ids, text_mask, split)
 
-    trained = fit(
+    trained = fit_with(
+        settings,
         loss_fn,
         clip,
-        make_optimizer(
-            settings["optimizer"],
-            settings["learning_rate"],
-            settings["steps"],
-            settings["warmup_steps"],
-            settings["weight_decay"],
-            settings["clip_norm"],
-        ),
         make_batches(data, soft, text_ids, text_mask, {**settings, "reconstructed": share}, recipe["seed"]),
-        steps=settings["steps"],
         run_dir=run_dir,
         seed=recipe["seed"],
-        save_every=settings["save_every"],
-        log_every=settings["log_every"],
-        ema_decay=settings["ema_decay"],
         evaluate=lambda model: score(model, "valid"),
-        evaluate_every=settings["evaluate_every"],
         best=("mean_reciprocal_rank", "max"),
         progress=progress,
         resume=resume,
