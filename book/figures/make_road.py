@@ -130,15 +130,7 @@ def place(drawing: Drawing, part: str, lit: bool) -> None:
     fill, edge = KINDS[kind] if lit else (PAPER, LINE)
     ink, thick = (INK, 3) if lit else (FAINT, 1.5)
     slope = 14
-    if part == "vqgan_decoder":
-        corners = [
-            (left, top + slope),
-            (left + WIDTH, top),
-            (left + WIDTH, top + HEIGHT),
-            (left, top + HEIGHT - slope),
-        ]
-        drawing.polygon(corners, fill, edge, thick)
-    elif part == "vqgan_encoder":
+    if part in ("vqgan_decoder", "vqgan_encoder"):  # wide where the picture is
         corners = [
             (left, top + slope),
             (left + WIDTH, top),

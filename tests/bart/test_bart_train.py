@@ -12,7 +12,7 @@ from minidalle.bart import sample
 from minidalle.bart.train import Pairs, make_batches, move, single_weights, train, train_dalle_bart
 from minidalle.data.emoji import Parts
 from minidalle.data.encoded import Encoded
-from minidalle.training import TrainingInterrupted, flatten_parameters
+from minidalle.training import TrainingInterrupted, flatten_parameters, log
 from minidalle.training.export import read_arrays, read_config, save_arrays
 from minidalle.vqgan.config import VQGANConfig
 from minidalle.vqgan.export import export
@@ -34,7 +34,7 @@ def toy() -> Pairs:
 
 
 def records(run_dir):
-    lines = [json.loads(line) for line in (run_dir / "log.jsonl").read_text().splitlines()]
+    lines = log.read(run_dir / "log.jsonl")
     return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
 
 

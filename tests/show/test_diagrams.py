@@ -11,7 +11,6 @@ import pytest
 
 FOLDER = Path(__file__).parents[2] / "book" / "figures"
 FILES = sorted(FOLDER.glob("*.svg"))
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -55,14 +54,10 @@ def test_each_chapter_lights_other_parts_of_the_same_road():
 
 
 @pytest.fixture(scope="module")
-def page():
-    if CHROMIUM is None:
-        pytest.skip("no Chromium here")
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser.new_page()
-        browser.close()
+def page(browser):
+    page = browser.new_page()
+    yield page
+    page.close()
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

@@ -4,7 +4,6 @@ import base64
 import io
 import json
 import re
-import shutil
 import types
 from html.parser import HTMLParser
 
@@ -16,7 +15,6 @@ from minidalle import show
 from minidalle.pipeline import Sampling
 from minidalle.show.widgets import is_live, live_box
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PROMPTS = ["a cat", 'evil "prompt" </script><img src=x onerror=alert(1)> & <b>bold</b>']
 
 
@@ -238,17 +236,6 @@ def test_the_box_is_left_out_of_the_static_page(monkeypatch):
     assert show.prompt_box(FakePipeline(), states, live=True).box is not None
     with pytest.raises(ValueError, match="give states"):
         show.prompt_box(FakePipeline())
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("no Chromium here")
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture

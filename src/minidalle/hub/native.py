@@ -7,8 +7,9 @@ PyTorch's layout; DalleBart and CLIP weights the dotted paths of their NNX modul
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from flax import nnx
@@ -48,9 +49,7 @@ def load_bart(folder: str | Path, **types) -> DalleBart:
     Raises:
         ValueError: its config does not fit its weights, or one of the two is damaged.
     """
-    folder = _part(folder, "bart")
-    config = DalleBartConfig.from_dict(read_config(folder, "bart"))
-    return _filled(lambda rngs: DalleBart(config, rngs=rngs, **types), folder)
+    return _load("bart", DalleBartConfig, DalleBart, folder, types)
 
 
 def load_clip(folder: str | Path, **types) -> CLIP:
@@ -59,9 +58,7 @@ def load_clip(folder: str | Path, **types) -> CLIP:
     Raises:
         ValueError: its config does not fit its weights, or one of the two is damaged.
     """
-    folder = _part(folder, "clip")
-    config = CLIPConfig.from_dict(read_config(folder, "clip"))
-    return _filled(lambda rngs: CLIP(config, rngs=rngs, **types), folder)
+    return _load("clip", CLIPConfig, CLIP, folder, types)
 
 
 def save(model: VQGANTwin | DalleBart | CLIP, folder: str | Path) -> None:
@@ -107,9 +104,11 @@ def _part(folder: str | Path, kind: str) -> Path:
     return found / kind if (found / kind).is_dir() else found
 
 
-def _filled(build: Callable[[nnx.Rngs], nnx.Module], folder: Path):
+def _load(kind: str, configuration: type, network: type, folder: str | Path, types: Mapping[str, Any]) -> Any:
+    folder = _part(folder, kind)
+    config = configuration.from_dict(read_config(folder, kind))
     arrays = stored_safetensors(folder / "model.safetensors")
     try:
-        return build_filled(lambda: build(nnx.Rngs(0)), arrays)
+        return build_filled(lambda: network(config, rngs=nnx.Rngs(0), **types), arrays)
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error

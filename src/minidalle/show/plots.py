@@ -50,12 +50,7 @@ def curves(
         if len(finite):
             ends.append((across[finite[-1]], up[finite[-1]], label, colour))
     axis.set(xlabel=xlabel, ylabel=ylabel, title=title)
-    if logx:
-        axis.set_xscale("log")
-    if logy:
-        axis.set_yscale("log")
-    axis.grid(axis="y")
-    _name_ends(axis, ends)
+    _finish(axis, ends, logx, logy)
     return figure
 
 
@@ -82,10 +77,7 @@ def loss_curve(
         axis.plot(steps, mean, color=colour, linestyle=dash, marker="o" if len(values) < 12 else None, markersize=4)
         ends.append((steps[-1], mean[-1], label, colour))
     axis.set(xlabel="step", ylabel="loss", title=title)
-    if logy:
-        axis.set_yscale("log")
-    axis.grid(axis="y")
-    _name_ends(axis, ends)
+    _finish(axis, ends, False, logy)
     return figure
 
 
@@ -242,6 +234,16 @@ def rate_distortion(
     if len(groups) > 1:
         axis.legend(loc="lower right")
     return figure
+
+
+def _finish(axis, ends: list[tuple[float, float, str, str]], logx: bool, logy: bool) -> None:
+    """Set the scales first: where names go depends on them."""
+    if logx:
+        axis.set_xscale("log")
+    if logy:
+        axis.set_yscale("log")
+    axis.grid(axis="y")
+    _name_ends(axis, ends)
 
 
 def _name_ends(axis, ends: list[tuple[float, float, str, str]]) -> None:
