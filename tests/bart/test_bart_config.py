@@ -26,24 +26,18 @@ def test_mega_draws_only_its_16384_codes():
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("ln_positions", "swinv2"),
-        ("ln_positions", "deepnet"),
+        ("ln_positions", "sandwich"),
         ("ln_type", "batchnorm"),
-        ("activation_function", "smelu"),
-        ("use_cosine_attention", True),
-        ("use_swin_position_embeddings", True),
-        ("use_deepnet_scaling", True),
-        ("use_subln_init", True),
+        ("activation_function", "mish"),
         ("use_alibi", True),
-        ("sinkhorn_iters", 3),
-        ("use_final_ln_decoder", False),
-        ("use_absolute_position_embeddings", False),
-        ("tie_word_embeddings", True),
+        ("is_encoder_decoder", False),
+        ("sinkhorn_iters", 0),
         ("encoder_layerdrop", 0.1),
         ("d_model", 0),
         ("d_model", 100.0),
         ("dropout", 1.0),
         ("init_std", 0.0),
+        ("tau_init", 0.0),
         ("decoder_attention_heads", 5),
         ("decoder_start_token_id", 16385),
     ],
@@ -51,6 +45,24 @@ def test_mega_draws_only_its_16384_codes():
 def test_what_cannot_be_built_is_refused_by_name(field, value):
     with pytest.raises(ValueError, match=field):
         DalleBartConfig(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("switches", "named"),
+    [
+        ({"ln_positions": "postln", "use_final_ln_decoder": False}, "use_final_ln_decoder"),
+        ({"ln_positions": "deepnet", "use_final_ln_encoder": False}, "use_final_ln_encoder"),
+        ({"ln_positions": "swinv2", "use_scan": True}, "use_scan"),
+    ],
+)
+def test_switches_that_the_original_refuses_together_are_refused(switches, named):
+    with pytest.raises(ValueError, match=named):
+        DalleBartConfig(**switches)
+
+
+def test_deepnet_is_another_word_for_postln():
+    assert DalleBartConfig(ln_positions="deepnet").ln_positions == "postln"
+    assert DalleBartConfig(ln_positions="swinv2").use_scan is False
 
 
 def test_unknown_keys_are_refused_or_warned_about():

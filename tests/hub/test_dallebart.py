@@ -93,10 +93,12 @@ def test_a_damaged_file_is_named(copied, damage):
         ({"d_model": 32}, "has shape"),
         ({"decoder_layers": 3}, "has shape"),
         ({"image_vocab_size": 128}, "has shape"),
-        ({"force_ln_scale": True}, "lacks .* such as decoder.final_norm.scale"),
-        ({"use_bias": True}, "lacks .* such as decoder.layers.cross_attention.key.bias"),
-        ({"use_swin_position_embeddings": True}, "use_swin_position_embeddings"),
-        ({"ln_positions": "cogview"}, "ln_positions"),
+        ({"force_ln_scale": True}, "missing .*decoder.final_norm.scale"),
+        ({"use_bias": True}, "missing .*decoder.layers.cross_attention.key.bias"),
+        ({"use_swin_position_embeddings": True}, "missing .*decoder.layers.cross_attention.position_bias"),
+        ({"ln_positions": "cogview"}, "missing .*decoder.layers.feed_forward.post_norm"),
+        ({"use_alibi": True}, "use_alibi"),
+        ({"ln_positions": "sandwich"}, "ln_positions"),
         ({"model_type": "bart"}, "model_type"),
     ],
 )
@@ -108,10 +110,21 @@ def test_a_config_that_does_not_fit_its_weights_is_refused_by_name(copied, chang
 
 def test_missing_and_unknown_parameters_are_named(copied):
     rewrite_weights(copied, lambda flat: flat.update({"model/decoder/rel_bias": flat.pop("lm_head/kernel")}))
-    with pytest.raises(ValueError, match="lacks 1 parameters .* lm_head.kernel"):
+    with pytest.raises(ValueError, match=r"1 missing \['lm_head.kernel'\]"):
         load_dallebart(copied)
     rewrite_weights(copied, lambda flat: flat.update({"lm_head/kernel": np.zeros((64, 65), np.float32)}))
-    with pytest.raises(ValueError, match="has 1 parameters .* decoder.rel_bias"):
+    with pytest.raises(ValueError, match=r"1 unknown \['decoder.rel_bias'\]"):
+        load_dallebart(copied)
+
+
+@pytest.mark.parametrize("more", [1, 3])
+def test_checkpoints_of_the_layout_before_2022_are_told_apart(copied, more):
+    def lengthen(flat):
+        name = "model/decoder/embed_positions/embedding"
+        flat[name] = np.concatenate([flat[name], flat[name][:more]])
+
+    rewrite_weights(copied, lengthen)
+    with pytest.raises(ValueError, match=f"{16 + more} positions for 16 codes: it is of the layout before 2022"):
         load_dallebart(copied)
 
 

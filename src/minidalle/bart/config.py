@@ -6,7 +6,10 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-ACTIVATIONS = ("gelu", "relu", "silu", "gelu_new")
+ACTIVATIONS = ("gelu", "relu", "silu", "swish", "gelu_new", "quick_gelu", "smelu")
+LN_TYPES = ("layernorm", "rmsnorm")
+LN_POSITIONS = ("normformer", "swinv2", "cogview", "postln", "preln", "subln")
+SWIN_PERIOD = 6  # "swinv2" has a norm behind every so many layers
 
 # Keys of an original config.json that say nothing about the network: transformers wrote them, nobody here reads them.
 IGNORED_KEYS = frozenset(
@@ -28,11 +31,11 @@ class DalleBartConfig:
     """Sizes and switches of a DalleBart, named as in the original, so that its ``config.json`` loads as it is.
 
     Defaults are the original class's (dalle-mini, ``model/configuration.py``). Token ids left at ``None`` become
-    ``image_vocab_size``, the extra row of the decoder's table.
+    ``image_vocab_size``, the extra row of the decoder's table; ``ln_positions="deepnet"`` becomes "postln".
 
     Raises:
         ValueError: a size is not positive, a rate is outside [0, 1), the heads do not divide ``d_model``, or a switch
-            asks for a variant of the network that is not built here; the message names the field.
+            asks for what neither the original nor this one builds; the message names the field.
     """
 
     normalize_text: bool = False
@@ -54,25 +57,25 @@ class DalleBartConfig:
     init_std: float = 0.02
     scale_embedding: bool = False  # token embeddings times sqrt(d_model)
     gradient_checkpointing: bool = True  # recompute each layer in the backward pass instead of storing it
-    use_scan: bool | None = None  # None: True. One loop over depth in training, or the layers written out
+    use_scan: bool | None = None  # None: True, but for swinv2. One loop over depth in training, or layers written out
     use_cache: bool = True
     is_encoder_decoder: bool = True
     forced_eos_token_id: int | None = None
-    tie_word_embeddings: bool = False
+    tie_word_embeddings: bool = False  # the logits' matrix is the decoder's token table
     do_sample: bool = True
     use_bias: bool = False  # biases in dense layers (norms have theirs regardless)
     ln_type: str = "layernorm"  # or "rmsnorm"
-    ln_positions: str = "normformer"  # or "preln"
+    ln_positions: str = "normformer"  # or another of LN_POSITIONS, see `model.ATTENTION_NORMS`
     use_head_scale: bool = False  # a learned factor for each attention head
-    use_cosine_attention: bool = False
+    use_cosine_attention: bool = False  # compare directions: queries and keys of length 1, over tau
     tau_init: float = 0.05
     use_absolute_position_embeddings: bool = True
-    use_swin_position_embeddings: bool = False
-    use_deepnet_scaling: bool = False
-    use_subln_init: bool = False
+    use_swin_position_embeddings: bool = False  # a learned addition for each head and pair of positions
+    use_deepnet_scaling: bool = False  # stronger residual stream, smaller initial weights
+    use_subln_init: bool = False  # larger initial weights
     use_glu: bool = True  # gated feed-forward block, otherwise a plain one
-    use_alibi: bool = False
-    sinkhorn_iters: int = 1
+    use_alibi: bool = False  # never built, in the original neither
+    sinkhorn_iters: int = 1  # encoder: more than one normalise the attention over rows and columns in turn
     use_final_ln_encoder: bool = True
     use_final_ln_decoder: bool = True
     force_ln_scale: bool = False  # give a scale also to the norms that feed straight into a dense layer
@@ -87,8 +90,10 @@ class DalleBartConfig:
         for name in ("decoder_start_token_id", "bos_token_id", "pad_token_id", "eos_token_id"):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, self.image_vocab_size)
+        if self.ln_positions == "deepnet":
+            object.__setattr__(self, "ln_positions", "postln")
         if self.use_scan is None:
-            object.__setattr__(self, "use_scan", True)
+            object.__setattr__(self, "use_scan", self.ln_positions != "swinv2")
         self._check_numbers()
         self._check_variants()
 
@@ -155,8 +160,9 @@ class DalleBartConfig:
             value = getattr(self, name)
             if not 0 <= value < 1:
                 raise ValueError(f"{name} must lie in [0, 1), got {value!r}")
-        if not self.init_std > 0:
-            raise ValueError(f"init_std must be positive, got {self.init_std!r}")
+        for name in ("init_std", "tau_init"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)!r}")
         for name in ("encoder_attention_heads", "decoder_attention_heads"):
             if self.d_model % getattr(self, name):
                 raise ValueError(f"{name} ({getattr(self, name)}) must divide d_model ({self.d_model})")
@@ -169,19 +175,10 @@ class DalleBartConfig:
     def _check_variants(self) -> None:
         one_of = {
             "activation_function": ACTIVATIONS,
-            "ln_type": ("layernorm", "rmsnorm"),
-            "ln_positions": ("normformer", "preln"),
-            "tie_word_embeddings": (False,),
+            "ln_type": LN_TYPES,
+            "ln_positions": LN_POSITIONS,
             "is_encoder_decoder": (True,),
-            "use_cosine_attention": (False,),
-            "use_absolute_position_embeddings": (True,),
-            "use_swin_position_embeddings": (False,),
-            "use_deepnet_scaling": (False,),
-            "use_subln_init": (False,),
             "use_alibi": (False,),
-            "sinkhorn_iters": (1,),
-            "use_final_ln_encoder": (True,),
-            "use_final_ln_decoder": (True,),
             "encoder_layerdrop": (0.0,),
             "decoder_layerdrop": (0.0,),
         }
@@ -189,3 +186,8 @@ class DalleBartConfig:
             if getattr(self, name) not in allowed:
                 choices = " or ".join(repr(value) for value in allowed)
                 raise ValueError(f"{name}={getattr(self, name)!r} is not built here; it must be {choices}")
+        for name in ("use_final_ln_encoder", "use_final_ln_decoder"):
+            if self.ln_positions == "postln" and not getattr(self, name):
+                raise ValueError(f"{name} must be True with ln_positions='postln', whose layers all end in a norm")
+        if self.use_scan and self.ln_positions == "swinv2":
+            raise ValueError("use_scan must be False with ln_positions='swinv2', whose layers differ")

@@ -20,7 +20,8 @@ from flax import nnx
 from jax.sharding import NamedSharding
 
 from minidalle.bart.devices import row_sharding
-from minidalle.bart.model import DalleBart, DecoderLayer, as_attention_mask, check_range, check_text
+from minidalle.bart.model import DalleBart, as_attention_mask, check_range, check_text
+from minidalle.bart.stack import DecoderLayer
 
 
 class Settings(NamedTuple):
@@ -333,7 +334,7 @@ def _read_captions(
     cross = [nnx.merge(layer_structure, weights).cross_attention.keys_and_values(states) for weights in layers]
     return Prompt(
         layers=layers,
-        head=model.lm_head.kernel[...][:, :codebook].astype(model.dtype),
+        head=model.head()[:, :codebook].astype(model.dtype),
         cross=tuple((keys[rows], values[rows]) for keys, values in cross),
         text_mask=as_attention_mask(text_mask)[rows],
         row_keys=row_keys,
@@ -372,10 +373,11 @@ def _advance(
         inputs = jnp.where(position == 0, model.config.decoder_start_token_id, before)
         x = model.decoder.embed(jnp.tile(inputs, (twins, 1)), position[None])  # (R, 1, d_model)
         caches = []
-        for layer, cache, cross in zip(layers, progress.caches, prompt.cross, strict=True):
+        for number, (layer, cache, cross) in enumerate(zip(layers, progress.caches, prompt.cross, strict=True)):
             x, cache = _step_layer(layer, x, cache, cross, position, prompt.text_mask)
+            x = model.decoder.after_layer(number, x)
             caches.append(cache)
-        logits = (model.decoder.final_norm(x)[:, 0] @ prompt.head).astype(jnp.float32)
+        logits = (x[:, 0] @ prompt.head).astype(jnp.float32)
         if twins == 2:
             logits = guide(logits[:pictures], logits[pictures:], settings.guidance)
         step_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(prompt.row_keys, position)
@@ -396,12 +398,13 @@ def _step_layer(
     text_mask: jax.Array,
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     """The decoder layer at one position: ``DecoderLayer`` with keys and values remembered instead of computed."""
-    hidden = layer.self_attention.pre_norm(x)
+    attention, reading = layer.self_attention, layer.cross_attention
+    hidden = attention.enter(x)
     keys, values = (
         jax.lax.dynamic_update_slice_in_dim(old, new, position, axis=2)
-        for old, new in zip(cache, layer.self_attention.keys_and_values(hidden), strict=True)
+        for old, new in zip(cache, attention.keys_and_values(hidden), strict=True)
     )
     seen = jnp.arange(keys.shape[2]) <= position
-    x = x + layer.self_attention.attend(hidden, keys, values, seen)
-    x = x + layer.cross_attention.attend(layer.cross_attention.pre_norm(x), *cross, text_mask)
-    return x + layer.feed_forward(x), (keys, values)
+    x = attention.join(x, attention.attend(hidden, keys, values, seen, position=position))
+    x = reading.join(x, reading.attend(reading.enter(x), *cross, text_mask, position=position))
+    return layer.feed_forward(x), (keys, values)

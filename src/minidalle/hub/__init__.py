@@ -1,6 +1,6 @@
 """Checkpoints in and out: minidalle's own format (`native`), and the originals' (`dallebart`, `vqgan`, `clip`).
 
-`load_dallebart`, `load_vqgan` and `load_clip` read what the original projects saved, from a folder or by its name on the
+`load_dallebart`, `load_vqgan`, `load_clip` and `load_bart` read what the original projects saved, from a folder or by its name on the
 Hugging Face Hub; `load_min_dalle` reads the files of min-dalle, and `convert` writes any of them in another's format.
 """
 
@@ -8,12 +8,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .bart import load_bart
     from .clip import load_clip
     from .dallebart import load_dallebart
     from .min_dalle import load_min_dalle
     from .vqgan import load_vqgan
 
-__all__ = ["load_clip", "load_dallebart", "load_min_dalle", "load_vqgan"]
+__all__ = ["load_bart", "load_clip", "load_dallebart", "load_min_dalle", "load_vqgan"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,33 +1,38 @@
 """The original DalleBart checkpoints: a folder with ``config.json`` and ``flax_model.msgpack``."""
 
-import math
+import functools
 import re
 from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx, traverse_util
+from flax import nnx
 from flax.typing import Dtype
 
-from minidalle.bart.config import DalleBartConfig
+from minidalle.bart.blocks import FEED_FORWARD_NORMS, attention_norms
+from minidalle.bart.config import SWIN_PERIOD, DalleBartConfig
 from minidalle.bart.model import DalleBart
 from minidalle.hub.files import write_json, write_msgpack
-from minidalle.training.tree import flatten_parameters
+from minidalle.training.tree import build_filled, flatten_parameters
 
 from .download import local_path
-from .stored import Stored, stacked, stored_msgpack
+from .stored import Derived, Stored, stacked, stored_msgpack
 
-# Numbered by order of creation in the original, so that a name's meaning depends on the block it stands in.
-ATTENTION_NAMES = {"q_proj": "query", "k_proj": "key", "v_proj": "value", "out_proj": "output"}
-NORMFORMER_NORMS = {
-    "norm_0": "self_attention.pre_norm",
-    "norm_1": "self_attention.post_norm",
-    "norm_2": "cross_attention.pre_norm",
-    "norm_3": "cross_attention.post_norm",
+OUTER_NAMES = {
+    "embed_tokens": "embed_tokens",
+    "embed_positions": "embed_positions",
+    "layernorm_embedding": "embedding_norm",
+    "final_ln": "final_norm",
 }
-PRELN_NORMS = {"norm_0": "self_attention.pre_norm", "norm_1": "cross_attention.pre_norm"}
-FEED_FORWARD_NORMS = {"norm_0": "pre_norm", "norm_1": "middle_norm"}
+ATTENTION_NAMES = {
+    "q_proj": "query",
+    "k_proj": "key",
+    "v_proj": "value",
+    "out_proj": "output",
+    "rel_bias": "position_bias",
+    "mid_layernorm": "middle_norm",
+}
 GATED_NAMES = {"Dense_0": "gate", "Dense_1": "value", "Dense_2": "output"}
 PLAIN_NAMES = {"Dense_0": "gate", "Dense_1": "output"}
 
@@ -61,34 +66,82 @@ def load_dallebart(
             raise FileNotFoundError(f"{file} is missing; an original DalleBart folder holds it")
     config = DalleBartConfig.from_file(folder / "config.json")
     stored = stored_msgpack(weights_file)
-    parameters = stack_layers({native_name(config, name): array for name, array in stored.items()}, weights_file)
-    return with_parameters(config, parameters, weights_file, dtype, param_dtype)
+    check_positions(config, stored, weights_file)
+    parameters = {native_name(config, name): flat_scale(name, array) for name, array in stored.items()}
+    for stack in ("encoder", "decoder"):
+        # The last layer's last norm has no scale in the original when its layers are numbered: there it is 1.
+        norms = [f"{stack}.layers.{i}.feed_forward.sum_norm" for i in range(getattr(config, f"{stack}_layers"))]
+        if config.ln_positions == "postln" and (bias := parameters.get(f"{norms[-1]}.bias")) is not None:
+            parameters.setdefault(f"{norms[-1]}.scale", np.ones(bias.shape, bias.dtype))
+    return with_parameters(config, stack_layers(parameters, weights_file), weights_file, dtype, param_dtype)
+
+
+def check_positions(config: DalleBartConfig, stored: dict[str, Stored], file: Path) -> None:
+    """Refuse the first layouts of DALL·E mini by what gives them away: a table with rows for positions that are no codes."""
+    table = stored.get("model/decoder/embed_positions/embedding")
+    if table is not None and table.shape[0] - config.image_length in (1, 3):
+        raise ValueError(
+            f"{file} has {table.shape[0]} positions for {config.image_length} codes: it is of the layout before 2022, another "
+            "network, which the published code does not load either; take a newer checkpoint, such as dalle-mini/dalle-mini"
+        )
+
+
+def flat_scale(name: str, array: Any) -> Any:
+    """A head's factor as (…, heads, 1) instead of (…, 1, 1, heads, 1); anything else as it is."""
+    if not name.endswith("head_scale"):
+        return array
+    *layers, _, _, heads, _ = array.shape
+    return Derived((*layers, heads, 1), array.dtype, lambda: np.asarray(array).reshape(*layers, heads, 1))
 
 
 def native_name(config: DalleBartConfig, name: str) -> str:
-    """The dotted name here of a slashed name there; a layer number, where one stands, becomes ``layers.<number>``."""
-    parts = re.sub(r"(LayerNorm|RMSNorm)_", "norm_", name).removeprefix("model/").split("/")
-    if "layers" not in parts:
-        return ".".join(parts).replace("layernorm_embedding", "embedding_norm").replace("final_ln", "final_norm")
-    stack, _, layer, block, *rest = parts
-    number = layer.rpartition("_")[2]
-    prefix = f"{stack}.layers.{number}" if number.isdigit() else f"{stack}.layers"
-    if block.startswith("FlaxBartAttention_"):
-        block = "self_attention" if block.endswith("_0") else "cross_attention"
-        rest[0] = ATTENTION_NAMES.get(rest[0], rest[0])
-    elif block.startswith("norm_"):
-        block = (NORMFORMER_NORMS if config.ln_positions == "normformer" else PRELN_NORMS).get(block, block)
-    elif block in ("GLU_0", "FFN_0"):
-        names = FEED_FORWARD_NORMS | (GATED_NAMES if config.use_glu else PLAIN_NAMES)
-        block, rest[0] = "feed_forward", names.get(rest[0], rest[0])
-    return ".".join([prefix, block, *rest])
+    """The dotted name here of a slashed name there; layers, where they are numbered, become ``layers.<number>``."""
+    path = name.removeprefix("model/").split("/")
+    stack, rest = path[0], path[1:]
+    if stack not in ("encoder", "decoder") or not rest:
+        return ".".join(path)
+    if rest[0] != "layers":
+        return ".".join([stack, OUTER_NAMES.get(rest[0], rest[0]), *rest[1:]])
+    if len(rest) < 3:
+        return ".".join(path)
+    number = rest[1].rpartition("_")[2]
+    numbers = [number] if number.isdigit() else []
+    *part, kind = rest[2:]
+    part = layer_parts(config, stack).get("/".join(part), ".".join(part))
+    if part == "between_norms" and numbers:
+        return f"{stack}.between_norms.{(int(number) + 1) // SWIN_PERIOD - 1}.{kind}"
+    return ".".join([stack, "layers", *numbers, *([part] if part else []), kind])
+
+
+@functools.cache
+def layer_parts(config: DalleBartConfig, stack: str) -> dict[str, str]:
+    """The parts of a layer there, to their names here.
+
+    The original numbers them in the order in which it makes them, so that a name's meaning depends on the configuration.
+    """
+    norm = "RMSNorm" if config.ln_type == "rmsnorm" else "LayerNorm"
+    branches = ["self_attention"] if stack == "encoder" else ["self_attention", "cross_attention"]
+    parts, norms = {}, []
+    for index, branch in enumerate(branches):
+        parts[f"FlaxBartAttention_{index}"] = branch
+        parts |= {f"FlaxBartAttention_{index}/{there}": f"{branch}.{here}" for there, here in ATTENTION_NAMES.items()}
+        places = attention_norms(config, "cross" if index else stack)
+        norms += [f"{branch}.{place}_norm" for place in places if place != "middle"]  # that one has a name of its own
+    inside = [place for place in FEED_FORWARD_NORMS[config.ln_positions] if place != "sum"]
+    norms += ["feed_forward.sum_norm"] if config.ln_positions == "postln" else []
+    norms += ["between_norms"] if config.ln_positions == "swinv2" else []
+    dense = GATED_NAMES if config.use_glu else PLAIN_NAMES
+    inner = dense | {f"{norm}_{index}": f"{place}_norm" for index, place in enumerate(inside)}
+    block = "GLU_0" if config.use_glu else "FFN_0"
+    parts |= {f"{block}/{there}": f"feed_forward.{here}" for there, here in inner.items()}
+    return parts | {f"{norm}_{index}": name for index, name in enumerate(norms)}
 
 
 def stack_layers(parameters: dict[str, Stored], file: Path) -> dict[str, Any]:
     """Parameters with numbered layers joined along a leading layer axis; already stacked ones pass through."""
     joined, layers = {}, {}
     for name, value in parameters.items():
-        match = re.fullmatch(r"(\w+\.layers)\.(\d+)\.(.+)", name)
+        match = re.fullmatch(r"(\w+\.(?:layers|between_norms))\.(\d+)\.(.+)", name)
         if match:
             layers.setdefault(f"{match[1]}.{match[3]}", {})[int(match[2])] = value
         else:
@@ -104,65 +157,50 @@ def stack_layers(parameters: dict[str, Stored], file: Path) -> dict[str, Any]:
 def with_parameters(
     config: DalleBartConfig, parameters: dict[str, Any], file: Path, dtype: Dtype, param_dtype: Dtype | None
 ) -> DalleBart:
-    """A model that holds the given parameters (NumPy's, or `Stored`), and was never initialised with others.
-
-    Each goes to the device as it is read, so that the host never holds more than one beside what the device does.
-    """
-    kept_dtype = param_dtype or parameters.get("lm_head.kernel", np.zeros(0, np.float32)).dtype
-    structure, state = nnx.split(
-        nnx.eval_shape(lambda: DalleBart(config, rngs=nnx.Rngs(0), dtype=dtype, param_dtype=kept_dtype))
-    )
-    expected = traverse_util.flatten_dict(nnx.to_pure_dict(state))
-    wanted = {".".join(path): leaf.shape for path, leaf in expected.items()}
-    if missing := sorted(wanted.keys() - parameters.keys()):
-        raise ValueError(f"{file} lacks {len(missing)} parameters that its config.json asks for, such as {missing[0]}")
-    if unknown := sorted(parameters.keys() - wanted.keys()):
-        raise ValueError(f"{file} has {len(unknown)} parameters that its config.json leaves out, such as {unknown[0]}")
-    for name, shape in wanted.items():
-        found = tuple(parameters[name].shape)
-        same = math.prod(found) == math.prod(shape) if name.endswith("head_scale") else found == shape
-        if not same:
-            raise ValueError(f"{file}: {name} has shape {found}, its config.json asks for {shape}")
-    values = {
-        path: jnp.asarray(np.asarray(parameters[".".join(path)]).reshape(leaf.shape), kept_dtype)
-        for path, leaf in expected.items()
-    }
-    nnx.replace_by_pure_dict(state, traverse_util.unflatten_dict(values))
-    return nnx.merge(structure, state)
+    """A model that holds the given parameters (NumPy's, or `Stored`); errors name the file. See `build_filled`."""
+    kept_dtype = param_dtype or next(iter(parameters.values()), np.zeros(0, np.float32)).dtype
+    try:
+        return build_filled(
+            lambda: DalleBart(config, rngs=nnx.Rngs(0), dtype=dtype, param_dtype=kept_dtype), parameters
+        )
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
 
 
 def save_dallebart(model: DalleBart, folder: str | Path) -> None:
-    """Write ``config.json`` and ``flax_model.msgpack`` as the original saves them, layers stacked; weights keep their type.
+    """Write ``config.json`` and ``flax_model.msgpack`` as the original saves them; weights keep their type.
+
+    Layers are stacked, but for those that the original cannot stack: of "swinv2", and with relative positions.
 
     Source: dalle-mini 0.1.5, ``save_pretrained`` of ``model/modeling.py``.
     """
     config = model.config
-    names = original_names(config)
+    scanned = config.ln_positions != "swinv2" and not config.use_swin_position_embeddings
     arrays = {}
     for name, array in flatten_parameters(model).items():
-        if name.endswith(".head_scale"):  # (layers, heads, 1) here
-            array = array.reshape(array.shape[0], 1, 1, *array.shape[1:])
-        arrays[names[name]] = array
+        arrays |= original_arrays(config, name, array, scanned)
     write_msgpack(Path(folder) / "flax_model.msgpack", arrays)
     length = config.image_length + 1  # the start token counts there
-    values = config.to_dict() | {"use_scan": True, "max_length": length, "min_length": length}
+    values = config.to_dict() | {"use_scan": scanned, "max_length": length, "min_length": length}
     write_json(Path(folder) / "config.json", values | {"architectures": ["eBart"]})
 
 
-def original_names(config: DalleBartConfig) -> dict[str, str]:
-    """The slashed name there of each dotted name here, layers stacked: what ``native_name`` makes of all it may be given."""
-    norm = "RMSNorm" if config.ln_type == "rmsnorm" else "LayerNorm"
-    feed_forward = "GLU_0" if config.use_glu else "FFN_0"
-    attentions = [f"FlaxBartAttention_{index}" for index in range(2)]
-    parts = [f"{attention}/{part}" for attention in attentions for part in ATTENTION_NAMES]
-    parts += [f"{norm}_{index}" for index in range(4)]
-    parts += [f"{feed_forward}/{part}" for part in (f"{norm}_0", f"{norm}_1", *GATED_NAMES)]
-    leaves = [f"{part}/{kind}" for part in parts for kind in ("kernel", "bias", "scale")]
-    leaves += [f"{attention}/head_scale" for attention in attentions]
-    names = ["lm_head/kernel"]
-    for stack in ("encoder", "decoder"):
-        layers = f"layers/FlaxBart{stack.capitalize()}Layers/"
-        outer = [f"embed_{table}/embedding" for table in ("tokens", "positions")]
-        outer += [f"{part}/{kind}" for part in ("layernorm_embedding", "final_ln") for kind in ("scale", "bias")]
-        names += [f"model/{stack}/{leaf}" for leaf in [*outer, *(layers + leaf for leaf in leaves)]]
-    return {native_name(config, name): name for name in names}
+def original_arrays(config: DalleBartConfig, name: str, array: Any, scanned: bool) -> dict[str, Any]:
+    """What a parameter here is there: one array by slashed name, or one for each layer."""
+    stack, _, rest = name.partition(".")
+    if stack == "lm_head":
+        return {name.replace(".", "/"): array}
+    part, _, kind = rest.rpartition(".")
+    names = {here: there for there, here in (OUTER_NAMES | layer_parts(config, stack)).items()}
+    if part in OUTER_NAMES.values():
+        return {f"model/{stack}/{names[part]}/{kind}": array}
+    if kind == "head_scale":
+        array = array.reshape(array.shape[0], 1, 1, *array.shape[1:])
+    layer = f"model/{stack}/layers/FlaxBart{stack.capitalize()}Layer"
+    path = f"{names[part.removeprefix('layers.')]}/{kind}"
+    if scanned:
+        return {f"{layer}s/{path}": array}
+    numbers = range(len(array))
+    if part == "between_norms":
+        numbers = range(SWIN_PERIOD - 1, SWIN_PERIOD * len(array), SWIN_PERIOD)
+    return {f"{layer}_{number}/{path}": array[index] for index, number in enumerate(numbers)}

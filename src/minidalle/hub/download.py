@@ -13,11 +13,13 @@ FILES = {
     "dallebart": ["config.json", *TOKENIZER, "enwiki-words-frequency.txt", "sampling.json"],
     "vqgan": ["config.json"],
     "clip": ["config.json", "preprocessor_config.json", *TOKENIZER],
+    "bart": ["config.json", *TOKENIZER],
 }
 WEIGHTS = {
     "dallebart": ["flax_model.msgpack"],
     "vqgan": ["flax_model.msgpack"],
     "clip": ["model.safetensors", "pytorch_model.bin"],
+    "bart": ["model.safetensors", "pytorch_model.bin"],
 }
 
 
@@ -26,7 +28,7 @@ def local_path(name: str | Path, kind: str, *, revision: str | None = None, cach
 
     Args:
         name: a path; or, as a string, a Hub name such as "dalle-mini/dalle-mini" or "dalle-mini/dalle-mini@revision".
-        kind: "dallebart", "vqgan" or "clip": which files are needed.
+        kind: "dallebart", "vqgan", "clip" or "bart": which files are needed.
         revision: branch, tag or commit on the Hub; None takes what stands in the name, or the main branch.
         cached_only: use no network.
 
