@@ -154,7 +154,7 @@ def exchange(folder, name):
 @pytest.mark.parametrize(
     ("source", "damage", "message"),
     [
-        ("dallebart_mini_scan", lambda f: exchange(f, "flax_model.msgpack"), "missing .*lm_head"),
+        ("dallebart_mini_scan", lambda f: exchange(f, "flax_model.msgpack"), "missing .*decoder"),
         ("hf_clip", lambda f: (f / "config.json").write_text('{"model_type": "bert"}'), "describes 'bert'; expected"),
         ("hf_clip", lambda f: (f / "config.json").write_text("[1]"), "describes 'nothing known'; expected a VQGAN"),
         ("hf_clip", lambda f: (f / "config.json").write_text("{"), "is not valid JSON"),
