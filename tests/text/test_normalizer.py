@@ -17,12 +17,28 @@ for library in ("ftfy", "emoji", "unidecode"):
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "text_normalizer"
 RECORDED = json.loads((FIXTURE / "text_normalizer.json").read_text())
+FUZZ = json.loads((FIXTURE / "fuzz.json").read_text())
 WORDS = read_words(FIXTURE / "word_frequency.txt")
 
 
 @pytest.mark.parametrize("item", RECORDED["items"], ids=lambda item: item["text"][:30])
 def test_a_caption_becomes_what_the_original_makes_of_it(item):
     assert normalize(item["text"], words=WORDS) == item["normalized"]
+
+
+@pytest.mark.parametrize("item", FUZZ, ids=lambda item: ascii(item["caption"])[:30])
+def test_pieces_thrown_together_become_what_the_original_makes_of_them(item):
+    """Recorded from dalle-mini 0.1.5 with ftfy 6.3.1, emoji 2.16.0 and Unidecode 1.4.0; of 5,500 such captions these are kept."""
+    assert normalize(item["caption"], words=WORDS) == item["normalized"]
+
+
+def test_the_list_of_words_is_read_for_hashtags_alone():
+    def read():
+        raise AssertionError("read")
+
+    assert normalize("no hashtag", words=read) == " no hashtag"
+    with pytest.raises(AssertionError, match="read"):
+        normalize("\u2592sunset", words=read)  # a shaded block, which Unidecode writes as "#"
 
 
 @pytest.mark.parametrize("item", RECORDED["hashtag_processor"], ids=lambda item: item["word"])

@@ -11,7 +11,7 @@ import html
 import math
 import random as standard_random
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,10 +55,16 @@ class Words:
     longest: int
 
 
-def normalize(caption: str, *, words: Words | None = None, random: standard_random.Random | None = None) -> str:
+def normalize(
+    caption: str,
+    *,
+    words: Words | Callable[[], Words | None] | None = None,
+    random: standard_random.Random | None = None,
+) -> str:
     """Gives the caption as dalle-mini's `TextNormalizer` gives it: one leading space, then lower-case ASCII.
 
-    words: from `read_words`; with them "#sunsetbeach" becomes "sunset beach"; None leaves hashtags in one piece.
+    words: from `read_words`, or what gives them when the first hashtag comes by; with them "#sunsetbeach" becomes "sunset
+    beach"; None leaves hashtags in one piece.
     random: chooses what stands for CC12M's `<person>`, as the original does; None always takes the most frequent.
 
     An empty caption gives " ". Raises `ImportError` where ftfy, emoji or unidecode is missing, `TypeError` when the
@@ -78,8 +84,8 @@ def normalize(caption: str, *, words: Words | None = None, random: standard_rand
     caption = unidecode.unidecode(emoji.demojize(caption), errors="ignore").lower()
     caption = _name_people(caption, random)
     caption = _apply(CLEAN, caption)
-    if words is not None:
-        caption = re.sub(r"#(\w+)", lambda found: split_words(found[1], words), caption)
+    if "#" in caption and (known := words() if callable(words) else words) is not None:
+        caption = re.sub(r"#(\w+)", lambda found: split_words(found[1], known), caption)
     return " " + _apply(SIMPLIFY, caption)
 
 

@@ -1,6 +1,5 @@
 """The originals' ways with captions: DALL·E mini's own tokenizer and normalizer, and CLIP's tokenizer."""
 
-import re
 from functools import cached_property
 from pathlib import Path
 
@@ -11,7 +10,6 @@ from .normalizer import Words, normalize, read_words
 from .tokenizer import Tokenizer
 
 WORD_LIST = "enwiki-words-frequency.txt"
-HASHES = re.compile("[#\uff03\ufe5f]|&num;")  # all that is "#" once a caption is clean
 # OpenAI's CLIP: elisions, runs of letters, single digits, runs of marks.
 CLIP_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
@@ -79,7 +77,7 @@ class CaptionNormalizer:
         return read_words(file) if file.is_file() else None
 
     def __call__(self, caption: str) -> str:
-        return normalize(caption, words=self.words if HASHES.search(caption) else None)
+        return normalize(caption, words=lambda: self.words)
 
 
 def _read_bpe(folder: Path, **options: str) -> models.BPE:
