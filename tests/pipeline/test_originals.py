@@ -78,7 +78,7 @@ def test_the_older_tokenizer_files_do_as_well(tmp_path, toy):
     assert old.clip is None and old.generate(["#cat"], n=1)[0].scores is None
     assert old.normalize("#nofilterhere") == " nofilterhere"
     (folder / "merges.txt").unlink()
-    with pytest.raises(FileNotFoundError, match="merges.txt is missing beside vocab.json"):
+    with pytest.raises(FileNotFoundError, match="merges.txt is missing; a tokenizer needs vocab.json and merges.txt"):
         Pipeline.load(folder, vqgan=FIXTURES / "vqgan_jax_basic", clip=None)
 
 
@@ -110,7 +110,7 @@ def test_half_precision_is_kept_and_computed_in(dtype):
         ({"name": FIXTURES / "hf_clip"}, ValueError, r"holds one network alone \(clip\)"),
         ({"dtype": "int8"}, ValueError, "dtype is 'int8'; expected one of float32, bfloat16, float16"),
         ({"vqgan": FIXTURES / "vqgan_jax_f16"}, ValueError, "writes 64 different codes but the VQGAN has 96; take two"),
-        ({"vqgan": FIXTURES / "hf_clip"}, ValueError, "does not describe a vqgan"),
+        ({"vqgan": FIXTURES / "hf_clip"}, ValueError, "is a CLIP in the format huggingface; expected a VQGAN"),
         ({"clip": FIXTURES}, FileNotFoundError, "holds no CLIP"),
     ],
 )
