@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: 0, 1 after an error, 2 for wrong usage, 130 after Ctrl-C."""
     options = parser().parse_args(arguments)
     try:
-        return options.run(options) or 0
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            return options.run(options) or 0
     except KeyboardInterrupt as stop:
         print(f"minidalle: stopped{f': {stop}' if str(stop) else ''}", file=sys.stderr)
         return 130
@@ -26,6 +29,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KNOWN_ERRORS as error:
         print(f"minidalle: {error}", file=sys.stderr)
         return 1
+
+
+def _show_warning(message: Warning | str, *_: Any) -> None:
+    """A warning as one sentence, without the line of code that it came from."""
+    print(f"minidalle: {message}", file=sys.stderr)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -16,7 +16,7 @@ from .dallebart import load_dallebart
 from .download import HUB_NAME, local_path
 from .folders import SHIPPED, find_checkpoint, shipped_names
 from .min_dalle import find_files, load_min_dalle
-from .recognise import ENCODERS, check_age, read_object
+from .recognise import ENCODERS, check_age, read_object, recognise
 from .stored import stored_msgpack
 from .vqgan import load_vqgan
 
@@ -111,11 +111,18 @@ def _judge(clip: str | Path | None, own: str | Path | None, types: dict[str, Any
 def find_model(name: str | Path, *, cached_only: bool = False) -> Path:
     """The folder of a shipped checkpoint, of a path, or of a pipeline on the Hub; of min-dalle's the encoder's file, if named.
 
-    Raises as `find_checkpoint` and `local_path` do.
+    Raises as `find_checkpoint` and `local_path` do, and ValueError for another file.
     """
     if isinstance(name, str) and HUB_NAME.fullmatch(name) and not Path(name).exists():
         return local_path(name, "pipeline", cached_only=cached_only)
-    return Path(name) if is_min_dalle(Path(name)) else find_checkpoint(name)
+    path = Path(name)
+    if is_min_dalle(path):
+        return path
+    if path.is_file():
+        raise ValueError(
+            f"{path} is {recognise(path)} alone; give a DalleBart's folder, and such a file as vqgan=… (--vqgan)"
+        )
+    return find_checkpoint(name)
 
 
 def is_min_dalle(path: Path) -> bool:
