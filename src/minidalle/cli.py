@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: 0, 1 after an error, 2 for wrong usage, 130 after Ctrl-C."""
     options = parser().parse_args(arguments)
     try:
-        return options.run(options) or 0
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            return options.run(options) or 0
     except KeyboardInterrupt as stop:
         print(f"minidalle: stopped{f': {stop}' if str(stop) else ''}", file=sys.stderr)
         return 130
@@ -26,6 +29,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KNOWN_ERRORS as error:
         print(f"minidalle: {error}", file=sys.stderr)
         return 1
+
+
+def _show_warning(message: Warning | str, *_: Any) -> None:
+    """A warning as one sentence, without the line of code that it came from."""
+    print(f"minidalle: {message}", file=sys.stderr)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -51,12 +59,18 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--model",
         default="emoji",
-        help="shipped checkpoint, folder, or Hub name as dalle-mini/dalle-mini (default emoji)",
+        help="shipped checkpoint, folder, or Hub name as dalle-mini/dalle-mini; of min-dalle's files the encoder chooses "
+        "mini or mega, as kuprel/min-dalle/encoder_mini.pt (default emoji)",
     )
-    command.add_argument("--vqgan", default="auto", help="another VQGAN: folder or Hub name (default: the model's own)")
+    command.add_argument(
+        "--vqgan", default="auto", help="another VQGAN: folder, file or Hub name (default: the model's own)"
+    )
     command.add_argument("--clip", default="auto", help="another CLIP: folder or Hub name; none goes without")
     command.add_argument(
-        "--dtype", default="float32", choices=("float32", "bfloat16", "float16"), help="what the model computes in"
+        "--dtype",
+        default="float32",
+        choices=("float32", "bfloat16", "float16"),
+        help="what DalleBart and CLIP compute in (default float32)",
     )
     command.add_argument("--seed", type=int, default=0, help="same seed, same pictures (default 0)")
     suits = "(default: what suits the checkpoint)"
@@ -101,7 +115,9 @@ def parser() -> argparse.ArgumentParser:
         "pictures", type=Path, metavar="FOLDER", help="pictures, with captions (as .txt, CSV, JSONL, COCO) or without"
     )
     command.add_argument("--out", type=Path, required=True, help="folder for codes.npz and report.txt")
-    command.add_argument("--model", default="emoji", help="whose VQGAN encodes (default emoji)")
+    command.add_argument(
+        "--model", default="emoji", help="whose VQGAN encodes: shipped, folder, file or Hub name (default emoji)"
+    )
     _json(command)
 
     command = _add(
@@ -253,10 +269,10 @@ def encode(options: argparse.Namespace) -> None:
     from .clip.rank import picture_files, read_picture
     from .data.encoded import Encoded
     from .data.pairs import load_pairs
-    from .hub import native
+    from .hub.assemble import load_any_vqgan
 
     _check_writable(options.out / "codes.npz")
-    vqgan = native.load_vqgan(options.model)
+    vqgan = load_any_vqgan(options.model)
     size = vqgan.config.resolution
     pairs = load_pairs(options.pictures, size=size)
     triples = [(pair.image, pair.caption, pair.source) for pair in tqdm(pairs, desc="reading", unit="picture")]

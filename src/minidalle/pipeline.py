@@ -22,6 +22,9 @@ from .hub.assemble import AUTO, load_parts
 from .text import Tokenizer
 from .vqgan.port import VQGANTwin
 
+PATCHES = (
+    1024  # codes among which a white one is looked for; drawing them costs as much as four pictures of DALL·E mini
+)
 ROWS = 64  # pictures that a device draws at a time; more of them are drawn in turn, with the same result
 
 
@@ -133,12 +136,16 @@ class Pipeline:
 
         Args:
             name: a shipped name; a folder; or a Hub name such as "dalle-mini/dalle-mini" or "name@revision", which is
-                fetched once and then works offline.
-            vqgan: path or Hub name of another VQGAN; "auto" takes the one inside a folder of minidalle's own, and for an
-                original the one that it was trained with.
+                fetched once and then works offline. A folder of min-dalle's files is an original too; where it holds
+                both mini and mega, and on the Hub, name the encoder's file: "folder/encoder_mini.pt" (mini),
+                "kuprel/min-dalle/encoder.pt" (mega). Its captions are normalized as for DALL·E mini, whose weights these
+                are, and not in min-dalle's shorter way.
+            vqgan: path or Hub name of another VQGAN; "auto" takes the one inside a folder of minidalle's own, min-dalle's
+                `detoker.pt` beside its other files, and for other originals the one that they were trained with.
             clip: the same for CLIP, "auto" being openai/clip-vit-base-patch32 for an original; None goes without one.
-            dtype: "float32", "bfloat16" or "float16": what DalleBart is kept and computed in. VQGAN and CLIP, small
-                beside it, keep float32.
+            dtype: "float32", "bfloat16" or "float16": what DalleBart and CLIP are kept and computed in. The VQGAN stays in
+                float32, as in min-dalle: a small part of the memory, and in bfloat16 pictures would be off by up to 3 of
+                255. Give `Pipeline` one of `load_vqgan(…, dtype=…)` to have it otherwise.
 
         Raises:
             FileNotFoundError: there is no such checkpoint, or a part of it is missing, or cannot be fetched.
@@ -267,11 +274,15 @@ class Pipeline:
 
     @property
     def white_code(self) -> int:
-        """The code that the VQGAN gives most often to a white picture."""
-        if self._white_code is None:
+        """The code that the VQGAN gives most often to a white picture; without an encoder, one that draws the lightest patch."""
+        if self._white_code is None and self.vqgan.with_encoder:
             side = self.vqgan.config.resolution
             codes = np.asarray(self.vqgan.encode(np.ones((1, side, side, 3), np.float32)))
             self._white_code = int(np.bincount(codes.ravel()).argmax())
+        elif self._white_code is None:
+            some = np.unique(np.linspace(0, self.vqgan.config.n_embed - 1, PATCHES).astype(np.int32))
+            patches = np.asarray(self.vqgan.decode_map(some[:, None, None]))
+            self._white_code = int(some[patches.min(axis=(1, 2, 3)).argmax()])
         return self._white_code
 
     def encode(self, images: np.ndarray) -> np.ndarray:

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
+from flax import serialization, traverse_util
 from safetensors.numpy import load_file, save_file
 
 from minidalle.clip import CLIPConfig, contrastive_loss, normalize, preprocess
@@ -103,38 +105,98 @@ def test_what_stands_behind_the_end_token_has_no_influence(clip, expected):
     )
 
 
-@pytest.mark.parametrize("eos_token_id", [2, 98])
-def test_a_random_tiny_clip_of_the_installed_transformers_agrees(tmp_path, eos_token_id):
+TEXT = {
+    "vocab_size": 99, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 3, "num_attention_heads": 3,
+    "max_position_embeddings": 10, "hidden_act": "gelu", "bos_token_id": 0, "eos_token_id": 98, "pad_token_id": 1,
+}  # fmt: skip
+VISION = {
+    "hidden_size": 16, "intermediate_size": 20, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 12,
+    "patch_size": 4, "hidden_act": "gelu",
+}  # fmt: skip
+VARIANTS = {
+    "a real end token": ({}, {}, 7),
+    "the old end token": ({"eos_token_id": 2}, {}, 7),
+    "quick gelu": ({"hidden_act": "quick_gelu"}, {"hidden_act": "quick_gelu"}, 12),
+    "two activations": ({"hidden_act": "quick_gelu", "num_hidden_layers": 1}, {"num_hidden_layers": 2}, 1),
+    "patches of 14": ({"num_attention_heads": 4}, {"image_size": 42, "patch_size": 14, "hidden_size": 20}, 33),
+    "one patch": ({"intermediate_size": 7}, {"image_size": 8, "patch_size": 8, "layer_norm_eps": 1e-3}, 16),
+}
+
+
+def save_as(theirs, folder, form):
+    """A CLIPModel of transformers in one of its three formats; the oldest as FlaxCLIPModel laid it out."""
+    theirs.save_pretrained(folder)
+    if form == "safetensors":
+        return
+    arrays = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    if form == "bin":
+        torch.save({name: torch.tensor(array) for name, array in arrays.items()}, folder / "pytorch_model.bin")
+        return
+    flat = {}
+    for name, array in arrays.items():
+        path, _, kind = name.rpartition(".")
+        if kind == "weight":
+            kind = "embedding" if "embedding" in path else "scale" if "norm" in path or "layrnorm" in path else "kernel"
+            if array.ndim == 4:
+                kind, array = "kernel", array.transpose(2, 3, 1, 0)
+            elif kind == "kernel":
+                array = array.T
+        flat["/".join([*path.split("."), kind]) if path else kind] = np.array(array, order="C")
+    tree = traverse_util.unflatten_dict(flat, sep="/")
+    (folder / "flax_model.msgpack").write_bytes(serialization.msgpack_serialize(tree))
+
+
+@pytest.mark.parametrize("form", ["safetensors", "bin", "msgpack"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_random_tiny_clip_of_the_installed_transformers_agrees(tmp_path, variant, form):
     transformers = pytest.importorskip("transformers")
-    torch = pytest.importorskip("torch")
-    torch.manual_seed(eos_token_id)
-    text = {
-        "vocab_size": 99, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 3, "num_attention_heads": 3,
-        "max_position_embeddings": 10, "hidden_act": "gelu", "bos_token_id": 0, "eos_token_id": eos_token_id,
-        "pad_token_id": 1,
-    }  # fmt: skip
-    vision = {
-        "hidden_size": 16, "intermediate_size": 20, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 12,
-        "patch_size": 4, "hidden_act": "gelu",
-    }  # fmt: skip
-    config = transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=7)
+    torch.manual_seed(1)
+    text, vision, width = VARIANTS[variant]
+    config = transformers.CLIPConfig(text_config=TEXT | text, vision_config=VISION | vision, projection_dim=width)
     theirs = transformers.CLIPModel(config).eval()
     with torch.no_grad():
         for parameter in theirs.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
-    theirs.save_pretrained(tmp_path)
+    save_as(theirs, tmp_path, form)
     ours = load_clip(tmp_path)
-    assert ours.config.text_config.pooling == ("argmax" if eos_token_id == 2 else "eos")
+    old = form == "msgpack" or "eos_token_id" in text
+    assert ours.config.text_config.pooling == ("argmax" if old else "eos")
 
-    ids = np.full((2, 10), 1)
+    ids = np.full((2, 10), 1)  # the end token, 98, is the largest id of each caption: both rules read there
     ids[0, :5], ids[1, :8] = [0, 7, 33, 4, 98], [0, 9, 9, 60, 61, 62, 3, 98]
-    mask, images = (ids != 1).astype(np.int64), torch.randn(3, 3, 12, 12)
+    size = ours.config.vision_config.image_size
+    mask, images = (ids != 1).astype(np.int64), torch.randn(3, 3, size, size)
     with torch.no_grad():
         out = theirs(input_ids=torch.tensor(ids), attention_mask=torch.tensor(mask), pixel_values=images)
     image = ours.encode_pixels(jnp.asarray(images.numpy().transpose(0, 2, 3, 1)))
     text_features = ours.encode_text(jnp.asarray(ids), jnp.asarray(mask))
     close(normalize(image), out.image_embeds.numpy())
     close(normalize(text_features), out.text_embeds.numpy())
+
+
+def test_old_flax_weights_are_read_at_the_largest_id_whatever_the_config_says(clip, tmp_path):
+    """As FlaxCLIPModel of transformers 4.25.1 did, see quirk 28 of the fixtures."""
+    config = json.loads((FIXTURE / "config.json").read_text())
+    config["text_config"]["eos_token_id"] = 98
+    transformers = pytest.importorskip("transformers")
+    save_as(transformers.CLIPModel.from_pretrained(FIXTURE), tmp_path, "msgpack")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    ids = jnp.asarray([[0, 5, 98, 7], [0, 97, 7, 5]])
+    np.testing.assert_array_equal(load_clip(tmp_path).encode_text(ids), clip.encode_text(ids))
+
+
+@pytest.mark.parametrize(("dtype", "limit"), [("bfloat16", 1e-2), ("float16", 2e-3)])
+@pytest.mark.parametrize("kept", ["float32", "half"])
+def test_half_precision_keeps_two_digits(expected, dtype, limit, kept):
+    half = load_clip(FIXTURE, dtype=dtype, param_dtype=dtype if kept == "half" else kept)
+    ids, mask = jnp.asarray(expected["input_ids"]), jnp.asarray(expected["attention_mask"])
+    for actual, wanted in (
+        (half.encode_text(ids, mask), expected["text_features"]),
+        (half.encode_pixels(pixels(expected)), expected["image_features"]),
+    ):
+        assert actual.dtype == dtype
+        assert np.abs(np.asarray(actual, np.float32) - wanted).max() < limit * np.abs(wanted).max()
 
 
 @pytest.mark.parametrize("shape", [(40, 40), (70, 50), (20, 33), (32, 32)])
@@ -156,7 +218,6 @@ def _vision(size):
 
 
 def test_old_weights_files_and_half_precision_load_too(clip, tmp_path):
-    torch = pytest.importorskip("torch")
     arrays = load_file(FIXTURE / "model.safetensors")
     arrays["text_model.embeddings.position_ids"] = np.arange(16)[None]
     for name in ("config.json",):

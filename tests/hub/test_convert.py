@@ -13,8 +13,8 @@ from safetensors.numpy import load_file
 
 from minidalle.cli import main
 from minidalle.hub.convert import NETWORKS, SAVERS, Kind, convert, recognise
-from minidalle.hub.min_dalle import load_detoker
-from minidalle.hub.vqgan import load_vqgan, save_vqgan_jax
+from minidalle.hub.detoker import load_detoker
+from minidalle.hub.vqgan import save_vqgan_jax
 from minidalle.vqgan import VQGANConfig
 from minidalle.vqgan.twin import VQGANTwin
 
@@ -180,11 +180,6 @@ def test_a_file_of_no_known_ending_says_what_it_looks_like(tmp_path):
     (tmp_path / "weights.dat").write_bytes(pickle.dumps([1], protocol=2))
     with pytest.raises(ValueError, match=r"is no checkpoint known here \(.* a Python pickle\)"):
         recognise(tmp_path / "weights.dat")
-
-
-def test_a_dallebart_given_as_a_vqgan_is_named():
-    with pytest.raises(ValueError, match="does not describe a VQGAN: it is of model_type 'dallebart'"):
-        load_vqgan(FIXTURES / "dallebart_mini_scan")
 
 
 def test_a_vqgan_of_dalle_minis_shape_becomes_a_detokenizer(tmp_path, drawn):

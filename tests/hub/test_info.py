@@ -73,7 +73,7 @@ def test_older_clip_weights_are_counted_without_their_storage(tmp_path):
     torch.save(load_file(FIXTURES / "hf_clip/model.safetensors"), tmp_path / "pytorch_model.bin")
     assert describe(tmp_path) == describe(FIXTURES / "hf_clip")
     (tmp_path / "pytorch_model.bin").write_bytes(b"PK")
-    with pytest.raises(ValueError, match="pytorch_model.bin cannot be read"):
+    with pytest.raises(ValueError, match="pytorch_model.bin is no file of PyTorch"):
         describe(tmp_path)
 
 

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import jax
@@ -69,6 +70,18 @@ def test_a_long_caption_warns_with_what_was_cut(toy):
         toy.generate([CAPTION], n=1, rank=False)
 
 
+def test_the_command_tells_what_was_cut_in_one_sentence(tmp_path, capsys):
+    model = ["--model", str(FIXTURES / "dallebart_mini_scan"), "--vqgan", str(FIXTURES / "vqgan_jax_basic")]
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert main(["generate", CAPTION, "-n", "1", *model, "--clip", "none", "--out", str(tmp_path / "a.png")]) == 0
+    error = capsys.readouterr().err.splitlines()
+    assert [line for line in error if "mountains" in line][0].startswith(
+        "minidalle: caption 0 is longer than 10 tokens"
+    )
+    assert not any(".py" in line for line in error)
+
+
 def test_the_older_tokenizer_files_do_as_well(tmp_path, toy):
     folder = shutil.copytree(FIXTURES / "dallebart_mini_scan", tmp_path / "mini")
     (folder / "tokenizer.json").unlink()
@@ -78,7 +91,7 @@ def test_the_older_tokenizer_files_do_as_well(tmp_path, toy):
     assert old.clip is None and old.generate(["#cat"], n=1)[0].scores is None
     assert old.normalize("#nofilterhere") == " nofilterhere"
     (folder / "merges.txt").unlink()
-    with pytest.raises(FileNotFoundError, match="merges.txt is missing beside vocab.json"):
+    with pytest.raises(FileNotFoundError, match="merges.txt is missing; a tokenizer needs vocab.json and merges.txt"):
         Pipeline.load(folder, vqgan=FIXTURES / "vqgan_jax_basic", clip=None)
 
 
@@ -100,6 +113,7 @@ def test_codes_beyond_the_codebook_are_never_drawn():
 def test_half_precision_is_kept_and_computed_in(dtype):
     pipe = Pipeline.load(FIXTURES / "dallebart_mini_scan", vqgan=FIXTURES / "vqgan_jax_basic", clip=None, dtype=dtype)
     assert pipe.bart.lm_head.kernel[...].dtype == dtype and pipe.bart.dtype == dtype
+    assert pipe.vqgan.dtype == pipe.vqgan.param_dtype == "float32"
     assert pipe.generate(["a cat"], n=2)[0].images.shape == (2, 8, 8, 3)
 
 
@@ -108,9 +122,15 @@ def test_half_precision_is_kept_and_computed_in(dtype):
     [
         ({"name": FIXTURES / "vqgan_jax_basic"}, ValueError, "holds one network alone .VQGAN"),
         ({"name": FIXTURES / "hf_clip"}, ValueError, r"holds one network alone \(clip\)"),
+        (
+            {"name": FIXTURES / "min_dalle_bart/decoder.pt"},
+            ValueError,
+            "half of a DalleBart of min-dalle; give its folder",
+        ),
+        ({"name": FIXTURES / "taming_shortcut/model.ckpt"}, ValueError, "a VQGAN in the format taming alone; give a"),
         ({"dtype": "int8"}, ValueError, "dtype is 'int8'; expected one of float32, bfloat16, float16"),
         ({"vqgan": FIXTURES / "vqgan_jax_f16"}, ValueError, "writes 64 different codes but the VQGAN has 96; take two"),
-        ({"vqgan": FIXTURES / "hf_clip"}, ValueError, "does not describe a vqgan"),
+        ({"vqgan": FIXTURES / "hf_clip"}, ValueError, "is a CLIP in the format huggingface; expected a VQGAN"),
         ({"clip": FIXTURES}, FileNotFoundError, "holds no CLIP"),
     ],
 )
@@ -124,6 +144,9 @@ def test_a_shipped_pipeline_may_go_without_its_clip(folder, clip_folder, pipe):
     assert Pipeline.load(folder, clip=None).clip is None
     other = Pipeline.load(folder, clip=clip_folder, dtype="bfloat16")
     assert other.clip_tokenizer is not other.tokenizer and other.bart.dtype == "bfloat16"
+    assert other.clip.logit_scale[...].dtype == "bfloat16"
+    scores = other.generate(["cat"], n=2)[0].scores
+    assert scores.dtype == np.float32 and np.isfinite(scores).all()
     assert pipe.clip_tokenizer.backend.to_str() == pipe.tokenizer.backend.to_str()
 
 

@@ -1,10 +1,9 @@
 """From one format of checkpoint to any other that can hold the network: recognise, load, save."""
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,86 +11,20 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from ..vqgan import port
-from . import clip, dallebart, min_dalle, native, vqgan
-from .files import describe
+from . import clip, dallebart, detoker, min_dalle, native, vqgan
 from .folders import find_checkpoint
-from .info import PARTS
+from .recognise import NETWORKS, PARTS, TAMING, Kind, recognise
 from .stored import stored_safetensors
 
-NETWORKS = {"vqgan": "VQGAN", "bart": "DalleBart", "clip": "CLIP"}
 SAVERS: dict[str, dict[str, Callable[[Any, Path], None]]] = {  # format: network: how it is written
     "minidalle": dict.fromkeys(NETWORKS, native.save),
     "dalle-mini": {"bart": dallebart.save_dallebart},
-    "min-dalle": {"bart": min_dalle.save_min_dalle, "vqgan": min_dalle.save_detoker},
+    "min-dalle": {"bart": min_dalle.save_min_dalle, "vqgan": detoker.save_detoker},
     "vqgan-jax": {"vqgan": vqgan.save_vqgan_jax},
     "taming": {"vqgan": vqgan.save_taming},
     "huggingface": {"clip": clip.save_clip},
 }
 TEXT_FILES = "tokenizer.json tokenizer_config.json special_tokens_map.json vocab.json merges.txt enwiki-words-frequency.txt".split()
-TAMING = (".ckpt", ".pt", ".pth")
-
-
-class Kind(NamedTuple):
-    """What a checkpoint is: one of the formats in `SAVERS`, one of `NETWORKS`."""
-
-    format: str
-    network: str
-
-    def __str__(self) -> str:
-        return f"a {NETWORKS[self.network]} in the format {self.format}"
-
-
-def recognise(path: str | Path) -> Kind:
-    """What lies at a path, told by file names and `config.json`; no weights are read.
-
-    Raises:
-        FileNotFoundError: there is nothing.
-        ValueError: it is no checkpoint of one network that is known here; says what was found and what to give.
-    """
-    path = Path(path)
-    if path.is_dir():
-        return _kind_of_folder(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; give a checkpoint's folder or file")
-    if path.suffix in TAMING:
-        if path.name.startswith("encoder"):
-            return Kind("min-dalle", "bart")
-        if path.name.startswith("decoder"):
-            raise ValueError(f"{path} is half of a DalleBart of min-dalle; give its folder {path.parent}")
-        return Kind("min-dalle" if path.name.startswith("detoker") else "taming", "vqgan")
-    if (path.parent / "config.json").is_file():
-        raise ValueError(f"{path} is one file of a checkpoint; give its folder {path.parent}")
-    raise ValueError(
-        f"{path} is no checkpoint known here ({describe(path)}); give a folder with config.json, or a PyTorch file that "
-        f"ends in {', '.join(TAMING)}"
-    )
-
-
-def _kind_of_folder(folder: Path) -> Kind:
-    names = {entry.name for entry in folder.iterdir()}
-    if names & {"encoder.pt", "encoder_mini.pt"}:
-        return Kind("min-dalle", "bart")
-    if "detoker.pt" in names:
-        return Kind("min-dalle", "vqgan")
-    if "config.json" not in names:
-        inside = [str(folder / part) for part in PARTS if part in names]
-        hint = f"it is a whole pipeline, give one of {', '.join(inside)}" if inside else f"found {sorted(names)[:8]}"
-        raise ValueError(f"{folder} is no checkpoint of one network: it has no config.json; {hint}")
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf8"))
-    except ValueError as error:
-        raise ValueError(f"{folder / 'config.json'} is not valid JSON ({error}); copy or download it again") from error
-    config = config if isinstance(config, dict) else {}
-    if config.get("kind") in NETWORKS:
-        return Kind("minidalle", config["kind"])
-    if config.get("model_type") == "dallebart":
-        return Kind("dalle-mini", "bart")
-    if config.get("model_type") == "clip":
-        return Kind("huggingface", "clip")
-    if "ch_mult" in config:
-        return Kind("vqgan-jax", "vqgan")
-    found = config.get("model_type") or config.get("architectures") or "nothing known"
-    raise ValueError(f"{folder / 'config.json'} describes {found!r}; expected a {', a '.join(NETWORKS.values())}")
 
 
 def convert(source: str | Path, target: str | Path, to: str, *, heads: int | None = None) -> Kind:
@@ -141,7 +74,7 @@ def load(path: str | Path, *, heads: int | None = None) -> nnx.Module:
         return _load_native(path, kind.network, jnp.float16 if types == {np.dtype(np.float16)} else jnp.float32)
     if kind.format == "min-dalle":
         bart = kind.network == "bart"
-        return min_dalle.load_min_dalle(path, heads=heads) if bart else min_dalle.load_detoker(path)
+        return min_dalle.load_min_dalle(path, heads=heads) if bart else detoker.load_detoker(path)
     loaders = {"bart": dallebart.load_dallebart, "vqgan": vqgan.load_vqgan, "clip": clip.load_clip}
     return loaders[kind.network](path)
 

@@ -1,17 +1,16 @@
-"""min-dalle's weights: `encoder.pt` with `decoder.pt` (a DalleBart), and `detoker.pt` (the decoding half of a VQGAN).
+"""min-dalle's DalleBart: `encoder.pt` with `decoder.pt`, or `encoder_mini.pt` with `decoder_mini.pt`.
 
-The networks are the originals' under PyTorch's names. Two things of min-dalle's own are left out here: it begins to draw
-from code 16383 where its weights were trained to begin from token 16384, and its GroupNorms have epsilon 1e-5 where the
-VQGAN was trained with 1e-6 (at most 0.02 of 255 in a picture).
+The network is the original's under PyTorch's names. One thing of min-dalle's own is left out here: it begins to draw from
+code 16383, where its weights were trained to begin from token 16384. `detoker` has the VQGAN that lies beside it.
 
 After kuprel/min-dalle 0.4.11, `min_dalle/models/`.
 """
 
 import dataclasses
-import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -21,12 +20,10 @@ from flax.typing import Dtype
 from ..bart.config import DalleBartConfig
 from ..bart.model import DalleBart
 from ..training.tree import flatten_parameters
-from ..vqgan.config import VQGANConfig
-from ..vqgan.port import translate, twin_from_arrays
-from ..vqgan.twin import VQGANTwin
 from .dallebart import stack_layers, with_parameters
-from .files import read_state, to_numpy, write_json, write_torch
-from .vqgan import state_of
+from .download import local_path
+from .files import read_state, tensor_to_numpy, to_numpy, write_json, write_torch
+from .recognise import ENCODERS, Kind, check_kind
 
 # Our parts -> theirs; of a stack, and of each of its layers.
 OUTER = {
@@ -70,10 +67,16 @@ FIXED = {
 }
 HEADS = {1024: 16, 2048: 32}  # of mini and mega, by d_model
 START = 2**14  # what both were trained to begin with
+SCALED = re.compile(r"(pre_norm|middle_norm|final_norm)\.scale$")  # which norms have with force_ln_scale alone
 
 
 def load_min_dalle(
-    path: str | Path, *, heads: int | None = None, dtype: Dtype = jnp.float32, param_dtype: Dtype | None = None
+    path: str | Path,
+    *,
+    heads: int | None = None,
+    dtype: Dtype = jnp.float32,
+    param_dtype: Dtype | None = None,
+    revision: str | None = None,
 ) -> DalleBart:
     """The DalleBart of min-dalle's files.
 
@@ -82,10 +85,12 @@ def load_min_dalle(
 
     Args:
         path: folder with `encoder.pt` and `decoder.pt`, or `encoder_mini.pt` and `decoder_mini.pt`; or the encoder's
-            file itself, to choose where a folder holds both.
+            file itself, to choose where a folder holds both. On the Hub the file is always named, as in
+            "kuprel/min-dalle/encoder_mini.pt".
         heads: of each attention, where no `config.json` says so; None for those of mini and mega.
         dtype: what is computed in.
         param_dtype: what weights are kept in; None keeps the file's, float16 in those of min-dalle.
+        revision: branch, tag or commit on the Hub.
 
     Raises:
         FileNotFoundError: one of the two files is missing.
@@ -93,17 +98,12 @@ def load_min_dalle(
 
     Source: kuprel/min-dalle, `min_dalle/models/dalle_bart_encoder.py` and `dalle_bart_decoder.py`.
     """
-    files = find_files(Path(path))
-    parameters = {}
-    for stack, file in files.items():
-        parameters |= _native(stack, file)
-    encoder = files["encoder"]
-    if scaled := any(re.search(r"(pre_norm|middle_norm|final_norm)\.scale$", name) for name in parameters):
-        # A norm whose scale is not in the file has ones in min-dalle.
-        for name in [name for name in parameters if name.endswith("norm.bias")]:
-            parameters.setdefault(name.replace("norm.bias", "norm.scale"), np.ones_like(parameters[name]))
-    parameters = stack_layers(parameters, encoder)
-    beside = encoder.with_name(encoder.name.replace("encoder", "config")).with_suffix(".json")
+    path = local_path(path, "min-dalle", revision=revision)
+    check_kind(path, Kind("min-dalle", "bart"))
+    encoder = find_files(path)["encoder"]
+    parameters = read_parameters(path)
+    scaled = any(SCALED.search(name) for name in parameters)
+    beside = config_file(encoder)
     config = DalleBartConfig.from_file(beside) if beside.is_file() else _config_of(parameters, heads, encoder)
     config = dataclasses.replace(config, force_ln_scale=scaled)
     return with_parameters(config, parameters, encoder.parent, dtype, param_dtype)
@@ -111,26 +111,47 @@ def load_min_dalle(
 
 def find_files(path: Path) -> dict[str, Path]:
     """The encoder's and the decoder's file of a folder, or of the encoder's file; raises as `load_min_dalle` does."""
-    encoders = [path] if path.is_file() else [path / name for name in ("encoder.pt", "encoder_mini.pt")]
+    encoders = [path] if path.is_file() else [path / name for name in ENCODERS.values()]
     found = [file for file in encoders if file.is_file() and file.name.startswith("encoder")]
     if not found:
         raise FileNotFoundError(
             f"{path} holds neither encoder.pt nor encoder_mini.pt, as a DalleBart of min-dalle does"
         )
     if len(found) > 1:
-        raise ValueError(f"{path} holds both mini and mega; give one of {found[0]} and {found[1]}")
+        raise ValueError(f"{path} holds both mini and mega; give one of {found[1]} (mini) and {found[0]} (mega)")
     decoder = found[0].with_name(found[0].name.replace("encoder", "decoder", 1))
     if not decoder.is_file():
         raise FileNotFoundError(f"{decoder} is missing; it belongs to {found[0].name}")
     return {"encoder": found[0], "decoder": decoder}
 
 
-def _native(stack: str, file: Path) -> dict[str, np.ndarray]:
+def config_file(encoder: Path) -> Path:
+    """Where the configuration of an encoder's file lies, if anywhere."""
+    return encoder.with_name(encoder.name.replace("encoder", "config", 1)).with_suffix(".json")
+
+
+def read_parameters(path: Path, *, shapes_only: bool = False) -> dict[str, Any]:
+    """The parameters under our names, layers stacked, read when asked for; arguments and errors as `load_min_dalle`.
+
+    With `shapes_only` they are zeros that take no memory.
+    """
+    files = find_files(path)
+    parameters = {}
+    for stack, file in files.items():
+        parameters |= _native(stack, read_state(file, shapes_only=shapes_only), file)
+    if any(SCALED.search(name) for name in parameters):
+        # A norm whose scale is not in the file has ones in min-dalle.
+        for name in [name for name in parameters if name.endswith("norm.bias")]:
+            parameters.setdefault(name.replace("norm.bias", "norm.scale"), np.ones_like(parameters[name]))
+    return stack_layers(parameters, files["encoder"])
+
+
+def _native(stack: str, state: Mapping[str, torch.Tensor], file: Path) -> dict[str, np.ndarray]:
     """The weights of one file under our names, layers still numbered."""
     arrays = {}
-    for name, tensor in read_state(file).items():
+    for name, tensor in state.items():
         layer, part, kind = re.fullmatch(r"(layers\.\d+\.)?(.*?)\.?([^.]*)", name).groups()
-        array = to_numpy(tensor.float().numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy())
+        array = tensor_to_numpy(tensor)
         if name == "lm_head.weight" and stack == "decoder":
             arrays["lm_head.kernel"] = array.T
         elif part in PARTS and kind in ("weight", "bias") and bool(layer) == (PARTS[part] in LAYER):
@@ -143,32 +164,35 @@ def _native(stack: str, file: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _config_of(parameters: Mapping[str, np.ndarray], heads: int | None, file: Path) -> DalleBartConfig:
-    """The configuration that the weights show, with what mini and mega have in common."""
+def sizes_of(parameters: Mapping[str, Any], file: Path) -> dict[str, int]:
+    """What the shapes of `read_parameters` say of a configuration; ValueError where they are no whole DalleBart's."""
     sizes = {}
     try:
-        for stack in ("encoder", "decoder"):
-            rows, d_model = parameters[f"{stack}.embed_tokens.embedding"].shape
+        for stack, rows in (("encoder", "encoder_vocab_size"), ("decoder", "image_vocab_size")):
+            sizes[rows], sizes["d_model"] = parameters[f"{stack}.embed_tokens.embedding"].shape
             depth, _, hidden = parameters[f"{stack}.layers.feed_forward.gate.kernel"].shape
-            sizes |= {f"{stack}_layers": depth, f"{stack}_ffn_dim": hidden, f"{stack}_vocab": rows}
-            sizes[f"{stack}_length"] = parameters[f"{stack}.embed_positions.embedding"].shape[0]
+            sizes |= {f"{stack}_layers": depth, f"{stack}_ffn_dim": hidden}
+        sizes["max_text_length"], sizes["image_length"] = (
+            parameters[f"{stack}.embed_positions.embedding"].shape[0] for stack in ("encoder", "decoder")
+        )
     except (KeyError, ValueError) as error:
         raise ValueError(
             f"{file.parent}: encoder and decoder are no whole DalleBart: {error.args[0]} is missing"
         ) from error
-    heads = heads or HEADS.get(d_model)
+    sizes["image_vocab_size"] -= 1  # the start token has a row of its own
+    return sizes
+
+
+def _config_of(parameters: Mapping[str, Any], heads: int | None, file: Path) -> DalleBartConfig:
+    """The configuration that the weights show, with what mini and mega have in common."""
+    sizes = sizes_of(parameters, file)
+    heads = heads or HEADS.get(sizes["d_model"])
     if heads is None:
         raise ValueError(
             f"{file} does not say how many attention heads it has: put its config.json beside it, or give heads=…"
         )
-    codes = sizes.pop("decoder_vocab") - 1
-    start = min(START, codes)  # mega's table goes on behind the start token
+    start = min(START, sizes["image_vocab_size"])  # mega's table goes on behind the start token
     return DalleBartConfig(
-        d_model=d_model,
-        encoder_vocab_size=sizes.pop("encoder_vocab"),
-        max_text_length=sizes.pop("encoder_length"),
-        image_length=sizes.pop("decoder_length"),
-        image_vocab_size=codes,
         encoder_attention_heads=heads,
         decoder_attention_heads=heads,
         decoder_start_token_id=start,
@@ -213,72 +237,3 @@ def save_min_dalle(model: DalleBart, folder: str | Path) -> None:
     for stack, state in states.items():
         write_torch(folder / f"{stack}.pt", state)
     write_json(folder / "config.json", model.config.to_dict())
-
-
-def load_detoker(
-    path: str | Path, *, dtype: Dtype = jnp.float32, param_dtype: Dtype = jnp.float32, precision: str = "highest"
-) -> VQGANTwin:
-    """The decoding half of a VQGAN in min-dalle's `detoker.pt`; it draws, and its `encode` says that it cannot.
-
-    Args:
-        path: the file, or a folder that holds it.
-        dtype, param_dtype, precision: as for `load_vqgan`.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is damaged, holds other things than weights, or weights of another network; names them.
-
-    Source: kuprel/min-dalle, `min_dalle/models/vqgan_detokenizer.py`.
-    """
-    file = Path(path) / "detoker.pt" if Path(path).is_dir() else Path(path)
-    state = read_state(file)
-    try:
-        state["quantize.embedding.weight"] = state.pop("embedding.weight")
-        n_embed, embed_dim = state["quantize.embedding.weight"].shape
-        levels = len({match[1] for name in state if (match := re.match(r"decoder\.up\.(\d+)\.", name))})
-        widths = [state[f"decoder.up.{level}.block.0.conv2.weight"].shape[0] for level in range(levels)]
-        blocks = sum(f"decoder.up.0.block.{index}.conv1.weight" in state for index in range(100))
-        ch = math.gcd(*widths)
-        config = VQGANConfig(
-            ch=ch,
-            ch_mult=tuple(width // ch for width in widths),
-            num_res_blocks=blocks - 1,
-            # As many pixels to a side as in DALL·E mini; only the level counts, see `config_of_weights` of `vqgan`.
-            attn_resolutions=tuple(256 >> i for i in range(levels) if f"decoder.up.{i}.attn.0.q.weight" in state),
-            z_channels=state["decoder.conv_in.weight"].shape[1],
-            out_ch=state["decoder.conv_out.weight"].shape[0],
-            n_embed=n_embed,
-            embed_dim=embed_dim,
-            resamp_with_conv=levels == 1 or "decoder.up.1.upsample.conv.weight" in state,
-        )
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{file} is no detokenizer of min-dalle: {error.args[0]} is missing") from error
-    options = {"dtype": dtype, "param_dtype": param_dtype, "precision": precision, "with_encoder": False}
-    try:
-        return twin_from_arrays(config, translate(state), **options)
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}") from error
-
-
-def save_detoker(twin: VQGANTwin, folder: str | Path) -> None:
-    """Write the decoding half of a VQGAN as min-dalle's `detoker.pt`; the encoder is left behind.
-
-    Weights keep their type. min-dalle itself builds its network in the sizes of DALL·E mini's VQGAN alone.
-
-    Raises:
-        ValueError: the network has something that min-dalle's lacks; names it.
-    """
-    config = twin.config
-    fixed = {"num_res_blocks": 2, "attn_resolutions": (config.grid,), "resamp_with_conv": True, "out_ch": 3}
-    fixed |= {"norm_groups": 32}
-    other = [f"{name}={value!r}" for name, wanted in fixed.items() if (value := getattr(config, name)) != wanted]
-    other += [f"{len(config.ch_mult)} resolutions"] if len(config.ch_mult) != 5 else []
-    other += [f"quantizer={config.quantizer!r}"] if config.quantizer not in ("nearest", "ema") else []
-    if other:
-        raise ValueError(
-            f"min-dalle has no detokenizer with {', '.join(other)}; save it as minidalle or vqgan-jax instead"
-        )
-    state = state_of(twin)
-    state["embedding.weight"] = state.pop("quantize.embedding.weight")
-    kept = {name: state[name] for name in state if name.startswith(("embedding.", "decoder.", "post_quant_conv."))}
-    write_torch(Path(folder) / "detoker.pt", kept)

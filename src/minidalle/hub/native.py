@@ -26,6 +26,7 @@ from ..vqgan.model import VQGAN
 from ..vqgan.twin import VQGANTwin
 from .files import to_numpy
 from .folders import find_checkpoint
+from .recognise import Kind, check_kind
 from .stored import stored_safetensors
 
 
@@ -38,9 +39,12 @@ def load_torch_vqgan(folder: str | Path) -> VQGAN:
     return load_exported(_part(folder, "vqgan"))
 
 
-def load_vqgan(folder: str | Path):
-    """Return the NNX VQGAN of a folder (or of a shipped checkpoint, by name); see `load_torch_vqgan`."""
-    return port.to_jax(load_torch_vqgan(folder))
+def load_vqgan(folder: str | Path, **types) -> VQGANTwin:
+    """Return the NNX VQGAN of a folder (or of a shipped checkpoint, by name); `types` are `dtype` and `param_dtype`.
+
+    Raises as `load_torch_vqgan` does.
+    """
+    return port.to_jax(load_torch_vqgan(folder), **types)
 
 
 def load_bart(folder: str | Path, **types) -> DalleBart:
@@ -101,7 +105,9 @@ def read_sampling(folder: str | Path) -> dict[str, float]:
 def _part(folder: str | Path, kind: str) -> Path:
     """The folder of one network: the given one, or the part named `kind` inside a whole pipeline's."""
     found = find_checkpoint(folder)
-    return found / kind if (found / kind).is_dir() else found
+    found = found / kind if (found / kind).is_dir() else found
+    check_kind(found, Kind("minidalle", kind))
+    return found
 
 
 def _load(kind: str, configuration: type, network: type, folder: str | Path, types: Mapping[str, Any]) -> Any:

@@ -13,6 +13,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from .looks import describe
+
 SAFETENSORS_TYPES = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32",
     "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool",
@@ -115,7 +117,8 @@ def stored_safetensors(path: Path) -> dict[str, Stored]:
             raise ValueError(f"it has {size} bytes where its header promises {end}")
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(
-            f"{path} is truncated or corrupt, not a whole safetensors file ({error}); copy or download it again"
+            f"{path} is truncated or corrupt, not a whole safetensors file ({describe(path)}: {error}); copy or download "
+            "it again"
         ) from error
     return arrays
 
@@ -151,7 +154,7 @@ def stored_msgpack(path: Path, separator: str = "/") -> dict[str, Stored]:
             if file.read(1):
                 raise ValueError("something follows the weights")
     except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged or cut off, download it again ({error})") from error
+        raise ValueError(f"{path} is damaged or cut off, download it again ({describe(path)}: {error})") from error
     return arrays
 
 
@@ -192,6 +195,10 @@ def _read_array(file: BinaryIO, path: Path, kind: int, size: int) -> Stored:
 
 
 def _check_size(name: str, array: Stored) -> None:
+    if array.dtype.kind not in "biufc" and array.type_name != "bfloat16":
+        raise ValueError(f"{name} holds no numbers but {array.type_name}")
+    if not all(isinstance(side, int) and side >= 0 for side in array.shape):
+        raise ValueError(f"{name} cannot have the shape {array.shape}")
     if math.prod(array.shape) * array.dtype.itemsize != array.nbytes:
         raise ValueError(
             f"{name} has {array.nbytes} bytes, {array.type_name} of shape {array.shape} has another number"

@@ -1,27 +1,28 @@
-"""The original VQGAN checkpoints: vqgan-jax folders, and state dicts of taming-transformers.
+"""The original VQGAN checkpoints: vqgan-jax folders, state dicts of taming-transformers, and min-dalle's `detoker.pt`.
 
 The originals of DALL·E mini read and draw pictures in [0, 1], as everything here does. taming-transformers itself trained
 on [-1, 1]: give its own checkpoints `2 * images - 1`, and read `(decode_unclipped(codes) + 1) / 2`.
 """
 
 import json
+import pickle
 import re
 from pathlib import Path
 
 import jax.numpy as jnp
-import numpy as np
 import torch
-from flax import nnx
 from jax.typing import DTypeLike
 
-from ..training.tree import flatten_names
 from ..vqgan.config import VQGANConfig
-from ..vqgan.export import TRAINING_ONLY
-from ..vqgan.port import torch_name, translate, twin_from_arrays
+from ..vqgan.port import state_of, translate, twin_from_arrays, weights_of
 from ..vqgan.twin import VQGANTwin
+from .detoker import load_detoker
 from .download import local_path
-from .files import to_numpy, write_json, write_msgpack, write_torch
+from .files import read_torch, write_json, write_msgpack, write_torch
+from .recognise import Kind, check_kind
 from .stored import stored_msgpack
+
+KINDS = (Kind("vqgan-jax", "vqgan"), Kind("taming", "vqgan"), Kind("min-dalle", "vqgan"))  # that `load_vqgan` reads
 
 
 def load_vqgan(
@@ -37,9 +38,11 @@ def load_vqgan(
 
     Args:
         path: a vqgan-jax folder (`config.json` with `flax_model.msgpack`), or its name on the Hub, such as
-            "dalle-mini/vqgan_imagenet_f16_16384"; or a `.ckpt`, `.pt` or `.pth` file of taming-transformers.
-        config: sizes; by default those of `config.json`, and for a taming file those that its weights show.
-        dtype: what is computed in.
+            "dalle-mini/vqgan_imagenet_f16_16384"; a `.ckpt`, `.pt` or `.pth` file of taming-transformers; or min-dalle's
+            `detoker.pt`, or a folder or Hub repository that holds it, which is half a VQGAN: it draws, but cannot encode.
+        config: sizes; by default those of `config.json`, and for a file of PyTorch those that its weights show.
+        dtype: what is computed in; codes are searched in float32. In float16 pictures of the shipped VQGAN differ by at
+            most 0.4 of 255 from float32's, in bfloat16 by 3.4, and there one code in 40 is another.
         param_dtype: what weights are kept in.
         precision: of matrix products, see `VQGANTwin`.
         revision: branch, tag or commit on the Hub.
@@ -51,15 +54,21 @@ def load_vqgan(
     Source: patil-suraj/vqgan-jax, `modeling_flax_vqgan.py`; CompVis/taming-transformers, `taming/models/vqgan.py`.
     """
     path = local_path(path, "vqgan", revision=revision)
+    if path.is_dir() and (path / "detoker.pt").is_file() and not (path / "flax_model.msgpack").is_file():
+        path = path / "detoker.pt"
+    check_kind(path, *KINDS)
+    options = {"dtype": dtype, "param_dtype": param_dtype, "precision": precision}
     if path.is_dir():
         config = config or read_config(path / "config.json")
         arrays = stored_msgpack(path / "flax_model.msgpack", separator=".")
+    elif path.name.startswith("detoker"):
+        return load_detoker(path, config=config, **options)
     else:
         state = read_taming(path)
         config = config or config_of_weights(state, path)
         arrays = translate(state)
     try:
-        return twin_from_arrays(config, arrays, dtype=dtype, param_dtype=param_dtype, precision=precision)
+        return twin_from_arrays(config, arrays, **options)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -79,20 +88,22 @@ def read_config(file: Path) -> VQGANConfig:
         raise ValueError(f"{file} does not describe a VQGAN: {error}") from error
 
 
-def read_taming(file: Path) -> dict[str, torch.Tensor]:
+def read_taming(file: Path, *, shapes_only: bool = False) -> dict[str, torch.Tensor]:
     """The VQGAN's own weights in a taming-transformers file, without those of its losses; raises as `load_vqgan` does."""
     if not file.is_file():
         raise FileNotFoundError(f"{file} does not exist; give a vqgan-jax folder or a taming-transformers .ckpt file")
     try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds, for cut files and for pickles with more than tensors in them
+        state = read_torch(file, shapes_only=shapes_only)
+    except ValueError as error:
+        if not isinstance(error.__cause__, pickle.UnpicklingError):
+            raise
         raise ValueError(
-            f"{file} cannot be read as plain weights: it is cut off, or holds other Python objects as training "
-            "checkpoints do. If you trust it, keep its weights alone: "
-            "torch.save({'state_dict': torch.load(file, weights_only=False)['state_dict']}, 'weights.ckpt')"
+            f"{error}. Of a training checkpoint that you trust, its weights alone are kept by "
+            f"state = torch.load({str(file)!r}, weights_only=False)['state_dict']; "
+            "torch.save({'state_dict': state}, 'weights.ckpt')"
         ) from error
     state = state.get("state_dict", state) if isinstance(state, dict) else {}
-    state = {name: tensor for name, tensor in state.items() if not name.startswith("loss.")}
+    state = {name: tensor for name, tensor in state.items() if not str(name).startswith("loss.")}
     if "quantize.embed.weight" in state:  # the Gumbel quantizer's table has a name of its own there
         state["quantize.embedding.weight"] = state.pop("quantize.embed.weight")
     if not all(isinstance(tensor, torch.Tensor) for tensor in state.values()) or "encoder.conv_in.weight" not in state:
@@ -140,7 +151,7 @@ def save_vqgan_jax(twin: VQGANTwin, folder: str | Path) -> None:
     values = twin.config.to_dict()
     for name in ("norm_groups", "quantizer", "fsq_levels"):
         del values[name]
-    arrays = {name.replace(".", "/"): array for name, array in _arrays(twin).items()}
+    arrays = {name.replace(".", "/"): array for name, array in weights_of(twin).items()}
     write_msgpack(Path(folder) / "flax_model.msgpack", arrays)
     write_json(Path(folder) / "config.json", values | {"num_resolutions": len(twin.config.ch_mult)})
 
@@ -154,24 +165,10 @@ def save_taming(twin: VQGANTwin, file: str | Path) -> None:
         ValueError: the network has something that taming's lacks; names it.
     """
     _check_whole(twin, "taming-transformers", ("nearest", "ema", "gumbel"))
-    state = state_of(twin)
+    state = state_of(weights_of(twin))
     if twin.config.quantizer == "gumbel":
         state["quantize.embed.weight"] = state.pop("quantize.embedding.weight")
     write_torch(Path(file), {"state_dict": state})
-
-
-def state_of(twin: VQGANTwin) -> dict[str, torch.Tensor]:
-    """The weights of a twin under taming's names and in PyTorch's layout, in the type that they are kept in."""
-    state = {}
-    for name, array in _arrays(twin).items():
-        array = array.transpose(3, 2, 0, 1) if array.ndim == 4 else array
-        state[torch_name(name)] = torch.from_numpy(np.array(array, order="C"))
-    return state
-
-
-def _arrays(twin: VQGANTwin) -> dict[str, np.ndarray]:
-    """The weights of a twin by dotted name, without what only training needs."""
-    return {name: to_numpy(x) for name, x in flatten_names(nnx.state(twin))[0].items() if name not in TRAINING_ONLY}
 
 
 def _check_whole(twin: VQGANTwin, holder: str, quantizers: tuple[str, ...]) -> None:

@@ -14,16 +14,17 @@ WORD_LIST = "enwiki-words-frequency.txt"
 CLIP_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
-def load_tokenizer(folder: str | Path) -> Tokenizer:
+def load_tokenizer(folder: str | Path, ending: str = "") -> Tokenizer:
     """DALL·E mini's tokenizer from its folder: `tokenizer.json`, or the older `vocab.json` with `merges.txt`.
 
-    Raises FileNotFoundError when the folder has neither, ValueError when they are broken or `<s>`, `<pad>`, `</s>` are not
-    0, 1, 2.
+    With an ending, "_mini" beside min-dalle's files, only `vocab_mini.json` with `merges_mini.txt`: they hold the same BPE.
+    Raises FileNotFoundError when the folder has none of them, ValueError when they are broken or `<s>`, `<pad>`, `</s>`
+    are not 0, 1, 2.
     """
     folder = Path(folder)
-    if (folder / "tokenizer.json").is_file() or not (folder / "vocab.json").is_file():
+    if not ending and ((folder / "tokenizer.json").is_file() or not (folder / "vocab.json").is_file()):
         return Tokenizer.load(folder)
-    backend = tokenizers.Tokenizer(_read_bpe(folder))
+    backend = tokenizers.Tokenizer(_read_bpe(folder, ending))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     return Tokenizer(backend)
@@ -80,10 +81,11 @@ class CaptionNormalizer:
         return normalize(caption, words=lambda: self.words)
 
 
-def _read_bpe(folder: Path, **options: str) -> models.BPE:
-    vocabulary, merges = folder / "vocab.json", folder / "merges.txt"
-    if not merges.is_file():
-        raise FileNotFoundError(f"{merges} is missing beside vocab.json; a tokenizer needs both, or a tokenizer.json")
+def _read_bpe(folder: Path, ending: str = "", **options: str) -> models.BPE:
+    vocabulary, merges = folder / f"vocab{ending}.json", folder / f"merges{ending}.txt"
+    for file in (vocabulary, merges):
+        if not file.is_file():
+            raise FileNotFoundError(f"{file} is missing; a tokenizer needs {vocabulary.name} and {merges.name}")
     try:
         return models.BPE.from_file(str(vocabulary), str(merges), **options)
     except Exception as error:  # the library raises a bare Exception for every fault of the files

@@ -13,10 +13,21 @@ from flax import nnx
 
 from ..training.tree import build_filled, flatten_names
 from .config import VQGANConfig
+from .export import TRAINING_ONLY
 from .model import VQGAN
 from .twin import VQGANTwin
 
-__all__ = ["VQGANTwin", "jax_name", "to_jax", "to_torch", "torch_name", "translate", "twin_from_arrays"]
+__all__ = [
+    "VQGANTwin",
+    "jax_name",
+    "state_of",
+    "to_jax",
+    "to_torch",
+    "torch_name",
+    "translate",
+    "twin_from_arrays",
+    "weights_of",
+]
 
 
 def jax_name(name: str, dimensions: int) -> str:
@@ -36,12 +47,27 @@ def torch_name(name: str) -> str:
 
 
 def translate(state: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
-    """A PyTorch state dict under the names and in the layout of the twin, float32."""
+    """A PyTorch state dict under the names and in the layout of the twin, float32; the inverse of `state_of`."""
     arrays = {}
     for name, tensor in state.items():
         array = tensor.detach().float().cpu().numpy()
         arrays[jax_name(name, array.ndim)] = array.transpose(2, 3, 1, 0) if array.ndim == 4 else array
     return arrays
+
+
+def state_of(arrays: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    """Weights of a twin under taming-transformers' names and in PyTorch's layout, in the type that they have."""
+    state = {}
+    for name, array in arrays.items():
+        array = array.transpose(3, 2, 0, 1) if array.ndim == 4 else array
+        state[torch_name(name)] = torch.from_numpy(np.array(array, order="C"))
+    return state
+
+
+def weights_of(twin: VQGANTwin) -> dict[str, np.ndarray]:
+    """The weights of a twin by dotted name, without what only training needs; bfloat16, which NumPy lacks, as float32."""
+    named = {name: np.asarray(x) for name, x in flatten_names(nnx.state(twin))[0].items() if name not in TRAINING_ONLY}
+    return {name: x.astype(np.float32) if x.dtype == "bfloat16" else x for name, x in named.items()}
 
 
 def twin_from_arrays(config: VQGANConfig, arrays: Mapping[str, np.ndarray], **options) -> VQGANTwin:
