@@ -11,6 +11,7 @@ from flax import nnx
 
 from minidalle.bart.denoiser import Bart, BartConfig, denoising_loss
 from minidalle.hub import load_bart
+from minidalle.hub.files import write_msgpack
 from minidalle.training.tree import flatten_names
 
 SIZES = {
@@ -93,6 +94,36 @@ def test_the_bare_model_loads_as_well(theirs, tmp_path, texts):
         decoder_input_ids=torch.tensor(np.concatenate([np.full((3, 1), 2), targets[:, :-1]], axis=1)),
     )
     np.testing.assert_allclose(bare(ids, mask, targets) + whole, output.logits.detach(), rtol=1e-4, atol=1e-4)
+
+
+def test_older_files_hold_the_same_weights(theirs, folder, tmp_path_factory):
+    """`pytorch_model.bin`, and what FlaxBart saved: kernels as ours, names with slashes."""
+    wanted = flatten_names(nnx.state(load_bart(folder)))[0]
+    older, flax = tmp_path_factory.mktemp("bin"), tmp_path_factory.mktemp("flax")
+    state = {
+        name: tensor
+        for name, tensor in theirs.state_dict().items()
+        if "embed_tokens" not in name and "lm_head" not in name
+    }
+    torch.save(state, older / "pytorch_model.bin")
+    tree = {}
+    for name, tensor in state.items():
+        kind = (
+            "embedding"
+            if "embed" in name and "norm" not in name or "shared" in name
+            else "scale"
+            if "norm" in name
+            else "kernel"
+        )
+        array = tensor.numpy().T if kind == "kernel" and name.endswith("weight") else tensor.numpy()
+        tree[name.replace("weight", kind).replace(".", "/")] = array
+    write_msgpack(flax / "flax_model.msgpack", tree)
+    for other in (older, flax):
+        (other / "config.json").write_text((folder / "config.json").read_text())
+        found = flatten_names(nnx.state(load_bart(other)))[0]
+        assert found.keys() == wanted.keys()
+        for name, array in wanted.items():
+            np.testing.assert_array_equal(found[name], array, err_msg=name)
 
 
 def test_half_precision_is_close(theirs, folder, texts):

@@ -117,15 +117,20 @@ def test_missing_and_unknown_parameters_are_named(copied):
         load_dallebart(copied)
 
 
-@pytest.mark.parametrize("more", [1, 3])
-def test_checkpoints_of_the_layout_before_2022_are_told_apart(copied, more):
-    def lengthen(flat):
-        name = "model/decoder/embed_positions/embedding"
-        flat[name] = np.concatenate([flat[name], flat[name][:more]])
-
-    rewrite_weights(copied, lengthen)
-    with pytest.raises(ValueError, match=f"{16 + more} positions for 16 codes: it is of the layout before 2022"):
+@pytest.mark.parametrize("positions", [257, 259])
+def test_checkpoints_of_2021_are_told_apart(copied, positions):
+    rewrite_config(copied, model_type="bart")
+    table = np.zeros((positions, 64), np.float32)
+    rewrite_weights(copied, lambda flat: flat.update({"model/decoder/embed_positions/embedding": table}))
+    with pytest.raises(ValueError, match=f"from before 2022: its decoder has {positions} positions"):
         load_dallebart(copied)
+
+
+def test_a_folder_of_another_kind_is_named_with_its_reader():
+    with pytest.raises(
+        ValueError, match=r"is a VQGAN in the format vqgan-jax; expected a DalleBart .*load_vqgan reads it"
+    ):
+        load_dallebart(FIXTURES / "vqgan_jax_basic")
 
 
 def test_a_lost_layer_is_noticed(unstacked, tmp_path):

@@ -16,14 +16,13 @@ from jax.typing import DTypeLike
 
 from minidalle.clip.config import CLIPConfig
 from minidalle.clip.model import CLIP
-from minidalle.hub.files import read_state, replacing, tensor_to_numpy, to_numpy, write_json
+from minidalle.hub.files import replacing, to_numpy, write_json
 from minidalle.training.tree import build_filled, flatten_parameters
 
 from .download import local_path
+from .huggingface import find_weights, read_weights, stack_numbered
 from .recognise import Kind, check_kind, read_object
-from .stored import Derived, stacked, stored_msgpack, stored_safetensors, transposed
-
-WEIGHTS = ("model.safetensors", "pytorch_model.bin", "flax_model.msgpack")  # the first that is there counts
+from .stored import Derived, transposed
 
 # Their names for a layer's parts -> ours; `weight` becomes `kernel` (transposed) or, in a norm, `scale`.
 PARTS = {
@@ -86,32 +85,10 @@ def load_clip(
         values["text_config"] = {"pooling": "argmax", **(values.get("text_config") or {})}
     try:
         config = CLIPConfig.from_dict(values)
-        arrays = (from_flax if file.suffix == ".msgpack" else from_huggingface)(read_file(file))
+        arrays = (from_flax if file.suffix == ".msgpack" else from_huggingface)(read_weights(file))
         return build_filled(lambda: CLIP(config, rngs=nnx.Rngs(0), dtype=dtype, param_dtype=param_dtype), arrays)
     except ValueError as error:
         raise error if str(path) in str(error) else ValueError(f"{path}: {error}") from error
-
-
-def find_weights(folder: Path, names: tuple[str, ...] = WEIGHTS) -> Path:
-    """The file of weights in a folder, the first of `names` that is there; FileNotFoundError where there is none."""
-    for name in names:
-        if (folder / name).is_file():
-            return folder / name
-    raise FileNotFoundError(f"no weights in {folder}; expected {', '.join(names[:-1])} or {names[-1]}")
-
-
-def read_arrays(folder: Path) -> dict[str, Any]:
-    """The weights of a PyTorch model of transformers by name, left in their file until they are used."""
-    return read_file(find_weights(folder, WEIGHTS[:2]))
-
-
-def read_file(file: Path) -> dict[str, Any]:
-    """The same of one file in any of the three formats."""
-    if file.suffix == ".safetensors":
-        return stored_safetensors(file)
-    if file.suffix == ".msgpack":
-        return stored_msgpack(file)
-    return {name: tensor_to_numpy(tensor) for name, tensor in read_state(file).items()}
 
 
 def from_flax(arrays: Mapping[str, Any]) -> dict[str, Any]:
@@ -136,7 +113,7 @@ def from_flax(arrays: Mapping[str, Any]) -> dict[str, Any]:
             layers.setdefault(f"{tower}.layers.{PARTS[part.replace('/', '.')]}.{kind}", {})[int(index)] = array
         else:
             raise ValueError(f"{name} is no weight of a FlaxCLIPModel; is this another kind of checkpoint?")
-    return converted | _stack(layers)
+    return converted | stack_numbered(layers)
 
 
 def _flax_name(name: str) -> str:
@@ -169,17 +146,7 @@ def from_huggingface(arrays: dict[str, Any]) -> dict[str, Any]:
             layers.setdefault(f"{tower}.layers.{PARTS[part]}.{kind}", {})[int(index)] = array
         else:
             raise ValueError(f"{name} is no weight of a CLIPModel; is this another kind of checkpoint?")
-    return converted | _stack(layers)
-
-
-def _stack(layers: dict[str, dict[int, Any]]) -> dict[str, Derived]:
-    """Each weight's layers, by number, as one array with the layer axis first."""
-    for name, stack in layers.items():
-        if sorted(stack) != list(range(len(stack))):
-            raise ValueError(f"layers {sorted(stack)} of {name} do not count up from 0; the file is incomplete")
-        if len({tuple(array.shape) for array in stack.values()}) > 1:
-            raise ValueError(f"the layers of {name} have several shapes; the file is damaged")
-    return {name: stacked([stack[index] for index in range(len(stack))]) for name, stack in layers.items()}
+    return converted | stack_numbered(layers)
 
 
 def save_clip(model: CLIP, folder: str | Path) -> None:

@@ -17,6 +17,7 @@ from minidalle.hub.files import write_json, write_msgpack
 from minidalle.training.tree import build_filled, flatten_parameters
 
 from .download import local_path
+from .recognise import Kind, check_age, check_kind
 from .stored import Derived, Stored, stacked, stored_msgpack
 
 OUTER_NAMES = {
@@ -64,9 +65,10 @@ def load_dallebart(
     for file in (folder / "config.json", weights_file):
         if not file.is_file():
             raise FileNotFoundError(f"{file} is missing; an original DalleBart folder holds it")
-    config = DalleBartConfig.from_file(folder / "config.json")
+    check_kind(folder, Kind("dalle-mini", "bart"))
     stored = stored_msgpack(weights_file)
-    check_positions(config, stored, weights_file)
+    check_age(weights_file, stored)
+    config = DalleBartConfig.from_file(folder / "config.json")
     parameters = {native_name(config, name): flat_scale(name, array) for name, array in stored.items()}
     for stack in ("encoder", "decoder"):
         # The last layer's last norm has no scale in the original when its layers are numbered: there it is 1.
@@ -74,16 +76,6 @@ def load_dallebart(
         if config.ln_positions == "postln" and (bias := parameters.get(f"{norms[-1]}.bias")) is not None:
             parameters.setdefault(f"{norms[-1]}.scale", np.ones(bias.shape, bias.dtype))
     return with_parameters(config, stack_layers(parameters, weights_file), weights_file, dtype, param_dtype)
-
-
-def check_positions(config: DalleBartConfig, stored: dict[str, Stored], file: Path) -> None:
-    """Refuse the first layouts of DALL·E mini by what gives them away: a table with rows for positions that are no codes."""
-    table = stored.get("model/decoder/embed_positions/embedding")
-    if table is not None and table.shape[0] - config.image_length in (1, 3):
-        raise ValueError(
-            f"{file} has {table.shape[0]} positions for {config.image_length} codes: it is of the layout before 2022, another "
-            "network, which the published code does not load either; take a newer checkpoint, such as dalle-mini/dalle-mini"
-        )
 
 
 def flat_scale(name: str, array: Any) -> Any:

@@ -27,7 +27,7 @@ WEIGHTS = {
     "pipeline": ["flax_model.msgpack", "bart/model.safetensors"],
     "vqgan": ["flax_model.msgpack", "model.safetensors", "vqgan/model.safetensors", "detoker.pt"],
     "clip": ["model.safetensors", "pytorch_model.bin", "flax_model.msgpack", "clip/model.safetensors"],
-    "bart": ["model.safetensors", "pytorch_model.bin"],
+    "bart": ["model.safetensors", "pytorch_model.bin", "flax_model.msgpack"],
 }
 
 
