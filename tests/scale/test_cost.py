@@ -51,7 +51,11 @@ def test_the_published_models_have_the_published_parameters(config, parameters):
     assert cost.dallebart_parameters(config) == parameters
 
 
-def test_an_encoder_parameter_is_counted_once_and_a_buffer_never():
+def test_the_encoder_of_mega_is_as_large_as_its_file_says():
+    assert cost.encoder_parameters(cost.MEGA) == 1_110_022_144
+
+
+def test_a_parameter_is_counted_once_and_a_buffer_never():
     class Counted(nnx.Module):
         def __init__(self, rngs):
             self.layer = nnx.Linear(3, 5, rngs=rngs)

@@ -29,6 +29,8 @@ MEGA = DalleBartConfig(
     init_std=0.01,
 )  # fmt: skip
 
+VQGAN, RANKER = VQGANConfig(), CLIPConfig()  # vqgan_imagenet_f16_16384 and clip-vit-base-patch32, which go with both
+
 FULL_SIZE_ARRAYS = 3  # of the VQGAN's decoder, alive together: a residual block's input, its inside, its output
 
 
@@ -95,6 +97,12 @@ def dallebart_parameters(config: DalleBartConfig) -> int:
 
 
 @functools.cache
+def encoder_parameters(config: DalleBartConfig) -> int:
+    """Parameters of the half that reads a caption, its tables of tokens and places among them."""
+    return count_parameters(lambda: DalleBart(config, rngs=nnx.Rngs(0)).encoder)
+
+
+@functools.cache
 def taken_apart_parameters(config: DalleBartConfig) -> int:
     """Parameters of all decoder layers, and of the output layer's columns that belong to codes."""
     state = nnx.state(nnx.eval_shape(lambda: DalleBart(config, rngs=nnx.Rngs(0)).decoder.layers), nnx.Param)
@@ -132,8 +140,8 @@ def drawing_memory(
     bytes_per_number: int = 4,
     *,
     guided: bool = True,
-    vqgan: VQGANConfig = VQGANConfig(),
-    clip: CLIPConfig | None = CLIPConfig(),
+    vqgan: VQGANConfig = VQGAN,
+    clip: CLIPConfig | None = RANKER,
 ) -> Memory:
     """Bytes needed to draw so many pictures at a time (`Pipeline.generate` draws at most 64 on one device).
 
@@ -180,7 +188,7 @@ def operations(function: Callable, *arguments: Any) -> float:
 
 
 @functools.cache
-def painting_operations(vqgan: VQGANConfig = VQGANConfig()) -> float:
+def painting_operations(vqgan: VQGANConfig = VQGAN) -> float:
     """Floating-point operations that paint one picture."""
     structure, state = nnx.split(nnx.eval_shape(lambda: VQGANTwin(vqgan, rngs=nnx.Rngs(0)).decoder))
     features = jax.ShapeDtypeStruct((1, vqgan.grid, vqgan.grid, vqgan.z_channels), jnp.float32)
@@ -194,7 +202,7 @@ def drawing_seconds(
     bytes_per_number: int = 2,
     *,
     guided: bool = True,
-    vqgan: VQGANConfig = VQGANConfig(),
+    vqgan: VQGANConfig = VQGAN,
 ) -> dict[str, float]:
     """Seconds below which no device can stay: to read, to compute, to paint, and all together.
 
