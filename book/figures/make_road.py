@@ -40,6 +40,9 @@ CHAPTERS = {
     "sampling": ("bart_decoder", "codes"),
     "clip": ("clip",),
     "ranking": ("pictures", "clip", "ranked"),
+    "pretrained": tuple(
+        part for part in PLACES if part not in ("vqgan_encoder", "example")
+    ),
 }
 NAMES = {
     "caption": "the caption", "tokens": "the tokens", "bart_encoder": "the BART encoder",

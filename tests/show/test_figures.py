@@ -39,6 +39,9 @@ EXAMPLES = {
     "loss": lambda: show.loss_curve(np.linspace(3, 1, 200), title="loss"),
     "usage": lambda: show.codebook_usage({"poor": [9, 0, 0, 0], "rich": [3, 2, 3, 2]}, title="use"),
     "bars": lambda: show.bars({"role": {"first": 1.0, "best": 2.0}, "tone": {"first": 1.5, "best": 2.5}}, floor=1),
+    "stacks": lambda: show.stacks(
+        {"a": {"x": 1.0, "y": 2.0}, "b": {"x": 3.0, "y": 0.5}}, limits={"end": 3.0}, title="t"
+    ),
     "heatmap": lambda: show.heatmap(np.eye(3), write=1, xticks=list("abc"), yticks=list("abc")),
     "rate": lambda: show.rate_distortion({"small": {16: (4, 20.0), 64: (6, 24.0)}, "big": {16: (8, 22.0)}}),
     "code_map": lambda: show.code_map(np.arange(16), image=PICTURES[0], title="codes"),
@@ -102,6 +105,8 @@ def test_long_captions_of_neighbours_do_not_touch():
         (lambda: show.grid(PICTURES, ["one"]), "1 captions for 6 pictures"),
         (lambda: show.grid(PICTURES, scores=[1.0]), "1 scores for 6 pictures"),
         (lambda: show.compare({"a": PICTURES, "b": PICTURES[:2]}), "differ in length"),
+        (lambda: show.stacks({}), "no values"),
+        (lambda: show.stacks({"a": {"x": 1.0}, "b": {"y": 1.0}}), "the parts x"),
         (lambda: show.heatmap([1.0, 2.0]), "matrix"),
         (lambda: show.curves({"a": [1, 2]}, x=[1, 2, 3]), "2 values over 3 points"),
         (lambda: show.loss_curve([{"step": 1, "speed": 3.0}]), "the log holds step, speed"),

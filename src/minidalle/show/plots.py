@@ -8,7 +8,7 @@ import numpy as np
 
 from minidalle.show.style import DASHES, FAINT, INK, PALETTE, Picture, add_title, new_figure, styled
 
-__all__ = ["bars", "codebook_usage", "curves", "heatmap", "loss_curve", "rate_distortion"]
+__all__ = ["bars", "codebook_usage", "curves", "heatmap", "loss_curve", "rate_distortion", "stacks"]
 
 
 @styled
@@ -154,6 +154,51 @@ def bars(
         axis.axvline(floor, color=INK, linestyle="--", linewidth=1)
     if len(names) > 1:
         axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return figure
+
+
+@styled
+def stacks(
+    values: Mapping[str, Mapping[str, float]],
+    *,
+    limits: Mapping[str, float] | None = None,
+    xlabel: str = "",
+    title: str = "",
+    digits: int = 1,
+) -> Picture:
+    """Horizontal bars made of parts laid end to end, each bar's sum written beside it.
+
+    values: label → (part → number); every label has the same parts. limits: name → where a line is drawn that the bars
+    are compared with, such as a device's memory. The axis is linear and begins at 0.
+    """
+    if not values:
+        raise ValueError("stacks got no values; give a mapping from label to parts")
+    parts = list(next(iter(values.values())))
+    if any(list(row) != parts for row in values.values()):
+        raise ValueError(f"every bar needs the parts {', '.join(parts)}, in this order")
+    table = np.array([[row[part] for part in parts] for row in values.values()], float)
+    figure, ((axis,),) = new_figure(7.4, 1.5 + 0.36 * len(values))
+    ends = table.cumsum(1)
+    for index, part in enumerate(parts):
+        drawn = axis.barh(
+            np.arange(len(values)), table[:, index], 0.7, left=ends[:, index] - table[:, index],
+            color=PALETTE[index % len(PALETTE)], edgecolor="white", linewidth=0.6, label=part,
+        )  # fmt: skip
+    axis.bar_label(drawn, labels=[f"{end:.{digits}f}" for end in ends[:, -1]], padding=3, fontsize=10, color=INK)
+    for name, limit in (limits or {}).items():
+        axis.axvline(limit, color=INK, linestyle="--", linewidth=1, zorder=0)
+        axis.text(
+            limit, 1.01, name, transform=axis.get_xaxis_transform(), ha="left", va="bottom", rotation=35, fontsize=9,
+            color=INK,
+        )  # fmt: skip
+    axis.set_yticks(np.arange(len(values)), list(values))
+    axis.invert_yaxis()
+    axis.set_xlim(0, 1.06 * max([*ends[:, -1], *(limits or {}).values()]))
+    axis.set(xlabel=xlabel)
+    axis.spines["left"].set_visible(False)
+    axis.tick_params(axis="y", length=0)
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9)
+    add_title(figure, title)
     return figure
 
 

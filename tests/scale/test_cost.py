@@ -1,0 +1,123 @@
+"""Every formula beside what JAX says of the very code that runs: shapes, XLA's memory plan, XLA's count."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import nnx
+
+from minidalle.bart import DalleBart, DalleBartConfig, sampling
+from minidalle.scale import cost
+from minidalle.vqgan.config import VQGANConfig
+from minidalle.vqgan.twin import VQGANTwin
+
+SMALL = DalleBartConfig(
+    d_model=64, encoder_layers=2, decoder_layers=3, encoder_ffn_dim=96, decoder_ffn_dim=96, encoder_attention_heads=4,
+    decoder_attention_heads=4, encoder_vocab_size=100, image_vocab_size=520, decoder_start_token_id=512,
+    image_length=16, max_text_length=8,
+)  # fmt: skip
+EMOJI = VQGANConfig(
+    ch=16, ch_mult=(1, 2, 6, 12), num_res_blocks=1, attn_resolutions=(8,), resolution=64, z_channels=128, n_embed=1024,
+    embed_dim=32, norm_groups=8,
+)  # fmt: skip
+
+
+def nbytes(tree):
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree) if leaf.dtype != bool)
+
+
+@functools.cache
+def abstract_drawing(config, pictures, dtype):
+    """What the sampler would hold and run for so many guided pictures: the model, its prompt, its progress."""
+    build = functools.partial(DalleBart, config, dtype=dtype, param_dtype=dtype)
+    structure, parameters = nnx.split(nnx.eval_shape(lambda: build(rngs=nnx.Rngs(0))))
+    model = nnx.merge(structure, parameters)
+    text = jax.ShapeDtypeStruct((2, config.max_text_length), jnp.int32)
+    rows = jax.ShapeDtypeStruct((2 * pictures,), jnp.int32)
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), pictures))
+    read = functools.partial(sampling._read_captions, structure, codebook=config.codebook_size)
+    prompt = jax.eval_shape(read, parameters, text, text, rows, keys, jnp.int32(0))
+    codes = jnp.zeros((pictures, config.image_length), jnp.int32)
+    progress = jax.eval_shape(lambda codes: sampling._start(model, codes, 2 * pictures, None), codes)
+    return structure, parameters, prompt, progress
+
+
+@pytest.mark.parametrize(
+    ("config", "parameters"), [(cost.MINI, 437_833_712), (cost.MEGA, 2_587_521_024)], ids=["mini", "mega"]
+)
+def test_the_published_models_have_the_published_parameters(config, parameters):
+    assert cost.dallebart_parameters(config) == parameters
+
+
+def test_the_encoder_of_mega_is_as_large_as_its_file_says():
+    assert cost.encoder_parameters(cost.MEGA) == 1_110_022_144
+
+
+def test_a_parameter_is_counted_once_and_a_buffer_never():
+    class Counted(nnx.Module):
+        def __init__(self, rngs):
+            self.layer = nnx.Linear(3, 5, rngs=rngs)
+            self.norm = nnx.BatchNorm(5, rngs=rngs)  # 5 scales, 5 biases; its running means are no parameters
+
+    assert cost.count_parameters(lambda: Counted(nnx.Rngs(0))) == 3 * 5 + 5 + 10
+
+
+@pytest.mark.parametrize("config", [SMALL, cost.MINI, cost.MEGA], ids=["small", "mini", "mega"])
+@pytest.mark.parametrize(("dtype", "size"), [(jnp.float32, 4), (jnp.bfloat16, 2)])
+def test_memory_is_that_of_the_arrays_the_sampler_makes(config, dtype, size):
+    memory = cost.drawing_memory(config, 3, size, clip=None)
+    _, parameters, prompt, progress = abstract_drawing(config, 3, dtype)
+    assert memory.weights == nbytes(parameters)
+    assert memory.taken_apart == nbytes((prompt.layers, prompt.head))
+    assert memory.caches == nbytes((prompt.cross, progress.caches))
+
+
+def test_without_guidance_the_caches_are_half():
+    guided, plain = (cost.drawing_memory(SMALL, 4, guided=guided, clip=None) for guided in (True, False))
+    assert guided.caches == 2 * plain.caches and guided.weights == plain.weights
+
+
+def test_the_peak_is_the_larger_of_writing_and_painting():
+    memory = cost.Memory(weights=100, others=10, taken_apart=50, caches=5, painting=40)
+    assert memory.peak == 165
+    assert cost.Memory(weights=100, others=10, taken_apart=50, caches=5, painting=60).peak == 170
+
+
+# The emoji VQGAN's inner levels are so wide that they weigh as much as the outermost; the formula knows that one alone.
+@pytest.mark.parametrize(("vqgan", "off"), [(VQGANConfig(), 0.01), (EMOJI, 0.2)], ids=["published", "emoji"])
+def test_painting_takes_what_xla_plans_for_it(vqgan, off):
+    structure, state = nnx.split(nnx.eval_shape(lambda: VQGANTwin(vqgan, rngs=nnx.Rngs(0))))
+    codes = jax.ShapeDtypeStruct((2, vqgan.grid, vqgan.grid), jnp.int32)
+    compiled = jax.jit(lambda state, codes: nnx.merge(structure, state)._decode(codes)).lower(state, codes).compile()
+    assert cost.painting_bytes(vqgan, 2) == pytest.approx(compiled.memory_analysis().temp_size_in_bytes, rel=off)
+
+
+def test_a_step_takes_the_operations_that_xla_counts_in_the_compiled_sampler():
+    pictures = 5
+    structure, parameters, prompt, progress = abstract_drawing(cost.MINI, pictures, jnp.float32)
+    settings = sampling.check_settings(10.0, 0.0, None, None, cost.MINI.codebook_size)
+    lowered = sampling._advance.lower(structure, parameters, prompt, progress, 0, 256, settings)
+    products = cost.step_products(cost.MINI)
+    del products["caption again"]
+    assert 2 * 2 * pictures * sum(products.values()) == pytest.approx(lowered.cost_analysis()["flops"], rel=0.02)
+
+
+def test_operations_of_a_product_are_two_for_each_multiplication():
+    a, b = jax.ShapeDtypeStruct((3, 7), jnp.float32), jax.ShapeDtypeStruct((7, 5), jnp.float32)
+    assert cost.operations(jnp.matmul, a, b) == 2 * 3 * 7 * 5
+
+
+def test_the_slower_of_reading_and_computing_counts():
+    slow_memory = cost.Device(memory=1e9, bandwidth=1e9, half=1e15, single=1e15)
+    slow_products = cost.Device(memory=1e9, bandwidth=1e15, half=1e9, single=1e9)
+    for device, slower in ((slow_memory, "reading"), (slow_products, "computing")):
+        seconds = cost.drawing_seconds(SMALL, 2, device, vqgan=EMOJI)
+        assert seconds["all"] == max(seconds.values()) == seconds[slower] + seconds["painting"]
+
+
+def test_more_pictures_share_the_reading_of_the_weights_but_not_that_of_the_caches():
+    one, two, three = (cost.drawing_seconds(SMALL, n, cost.DEVICES["T4"], vqgan=EMOJI)["reading"] for n in (1, 2, 3))
+    assert two < 2 * one
+    assert three - two == pytest.approx(two - one)
