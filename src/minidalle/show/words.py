@@ -42,7 +42,7 @@ def merge_stages(tokenizer: Tokenizer, caption: str) -> list[tuple[int, list[str
 
 
 @styled
-def pieces(rows: Mapping[str, Sequence[str]], *, title: str = "", width: int = 52) -> Picture:
+def pieces(rows: Mapping[str, Sequence[str]], *, title: str = "", width: int = 60) -> Picture:
     """Captions as rows of boxes, one for each token, with the number of tokens at the right.
 
     rows: label → tokens, as `readable` writes them. width: characters that fit into a line; longer rows are wrapped.
@@ -51,16 +51,16 @@ def pieces(rows: Mapping[str, Sequence[str]], *, title: str = "", width: int = 5
     if not rows:
         raise ValueError("pieces got no rows; give a mapping from label to tokens")
     lines = [(label, line, len(row)) for label, row in rows.items() for line in _wrap(list(row), width)]
-    figure, ((axis,),) = new_figure(7.0, 0.42 * len(lines) + 0.24 * len(rows) + (0.3 if title else 0.0))
+    figure, ((axis,),) = new_figure(7.0, 0.4 * len(lines) + 0.32 * len(rows) + (0.3 if title else 0.0))
     axis.set(xlim=(0, width + 4), title=title)
     axis.axis("off")
     palette: dict[str, str] = {}
     height, previous = 0.0, None
     for label, line, count in lines:
         if label != previous:
-            height -= 0.62
-            axis.text(0, height + 0.28, label, fontsize=9.5, color=FAINT, va="bottom")
-            axis.text(width + 4, height + 0.28, f"{count} tokens", fontsize=9.5, color=FAINT, va="bottom", ha="right")
+            height -= 0.8
+            axis.text(0, height + 0.46, label, fontsize=9.5, color=FAINT, va="bottom")
+            axis.text(width + 4, height + 0.46, f"{count} tokens", fontsize=9.5, color=FAINT, va="bottom", ha="right")
         _draw_line(axis, line, height, palette)
         height, previous = height - 1.0, label
     axis.set_ylim(height + 0.35, 0.1)
