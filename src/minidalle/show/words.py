@@ -42,7 +42,7 @@ def merge_stages(tokenizer: Tokenizer, caption: str) -> list[tuple[int, list[str
 
 
 @styled
-def pieces(rows: Mapping[str, Sequence[str]], *, title: str = "", width: int = 60) -> Picture:
+def pieces(rows: Mapping[str, Sequence[str]], *, title: str = "", width: int = 44) -> Picture:
     """Captions as rows of boxes, one for each token, with the number of tokens at the right.
 
     rows: label → tokens, as `readable` writes them. width: characters that fit into a line; longer rows are wrapped.
@@ -51,7 +51,7 @@ def pieces(rows: Mapping[str, Sequence[str]], *, title: str = "", width: int = 6
     if not rows:
         raise ValueError("pieces got no rows; give a mapping from label to tokens")
     lines = [(label, line, len(row)) for label, row in rows.items() for line in _wrap(list(row), width)]
-    figure, ((axis,),) = new_figure(7.0, 0.4 * len(lines) + 0.32 * len(rows) + (0.3 if title else 0.0))
+    figure, ((axis,),) = new_figure(0.11 * (width + 4), 0.4 * len(lines) + 0.32 * len(rows) + (0.3 if title else 0.0))
     axis.set(xlim=(0, width + 4), title=title)
     axis.axis("off")
     palette: dict[str, str] = {}
