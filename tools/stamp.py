@@ -24,7 +24,7 @@ SETUP = """\
 import importlib.util
 
 if importlib.util.find_spec("minidalle") is None:
-    %pip install -q "minidalle[widgets] @ git+{address}@v{version}"
+    %pip install -q "minidalle[widgets,text] @ git+{address}@v{version}"
 
 import minidalle.show
 

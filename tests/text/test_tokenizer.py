@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tokenizers import pre_tokenizers
 
-from minidalle.text import Tokenizer
+from minidalle.text import Tokenizer, byte_names
 
 ORIGINAL = Path(__file__).parents[1] / "fixtures" / "dallebart_mini_scan"
 CAPTIONS = [
@@ -43,6 +44,20 @@ def test_a_blank_caption_is_start_and_end_alone(tokenizer, blank):
     text_ids, text_mask = tokenizer.encode([blank], 6)
     assert text_ids.tolist() == [[0, 2, 1, 1, 1, 1]]
     assert text_mask.tolist() == [[1, 1, 0, 0, 0, 0]]
+
+
+def test_bytes_have_the_names_that_gpt2_gave_them():
+    names = byte_names()
+    assert set(names.values()) == set(pre_tokenizers.ByteLevel.alphabet()) and len(names) == 256
+    for text in ("A é \n", "\x00😀\xad\x7f"):
+        ((named, _),) = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False).pre_tokenize_str(text)
+        assert "".join(names[byte] for byte in text.encode()) == named
+
+
+def test_merges_make_all_that_is_neither_special_nor_a_byte(tokenizer):
+    assert len(tokenizer.merges) == tokenizer.vocab_size - 5 - 256
+    names = [tokenizer.backend.id_to_token(index) for index in range(261, tokenizer.vocab_size)]
+    assert [left + right for left, right in tokenizer.merges] == names
 
 
 def test_words_that_vary_are_tokens_of_their_own(tokenizer):

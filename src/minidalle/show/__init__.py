@@ -7,6 +7,7 @@ from minidalle.show.grids import compare, grid
 from minidalle.show.plots import bars, codebook_usage, curves, heatmap, loss_curve, perplexity, rate_distortion, stacks
 from minidalle.show.style import style
 from minidalle.show.widgets import State, code_picker, explore, prompt_box, prompt_gallery
+from minidalle.show.words import merge_slider, pieces
 
 __all__ = [
     "State",
@@ -25,8 +26,10 @@ __all__ = [
     "hosted_on",
     "ladder",
     "loss_curve",
+    "merge_slider",
     "palette",
     "perplexity",
+    "pieces",
     "prompt_box",
     "prompt_gallery",
     "rate_distortion",

@@ -9,6 +9,7 @@ Notable:
 - `<s>`, `<pad>`, `</s>` are 0, 1, 2, as in dalle-mini.
 """
 
+import json
 import os
 import warnings
 from collections.abc import Iterable, Sequence
@@ -25,6 +26,16 @@ ALPHABET_SIZE = 256  # one token for each byte
 
 # Like GPT-2's, but without the English contractions, with single digits, single marks, and accents kept at their letter.
 WORDS = r" ?[\p{L}\p{M}]+| ?\p{N}| ?[^\s\p{L}\p{M}\p{N}]|\s+(?!\S)|\s+"
+
+
+def byte_names() -> dict[int, str]:
+    """Gives the printable character by which vocabularies name each of the 256 bytes: itself, or the next free one from 256.
+
+    So a space is "Ġ" (256 + 32) in every `tokenizer.json` and `merges.txt`. As GPT-2's `encoder.py` (Radford et al. 2019).
+    """
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {byte: chr(byte) for byte in printable} | {byte: chr(256 + place) for place, byte in enumerate(others)}
 
 
 class Tokenizer:
@@ -157,6 +168,11 @@ class Tokenizer:
     def vocab_size(self) -> int:
         """How many ids there are, special tokens included: the rows that the text embedding needs."""
         return self.backend.get_vocab_size(with_added_tokens=True)
+
+    @property
+    def merges(self) -> list[tuple[str, str]]:
+        """The pairs that were merged, first learned first, each byte by its name of `byte_names`."""
+        return [tuple(pair) for pair in json.loads(self.backend.to_str())["model"]["merges"]]
 
     @property
     def mask_id(self) -> int | None:
