@@ -5,7 +5,7 @@ goes through here ends in the model's logits.
 """
 
 import functools
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,9 @@ from minidalle.bart.model import Attention, DalleBart, Stack, as_attention_mask,
 PLAIN = {"use_cosine_attention": False, "use_swin_position_embeddings": False, "use_alibi": False, "sinkhorn_iters": 1}
 
 
-class Looks(NamedTuple):
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Looks:
     """Attention weights, float32; the last axis sums to 1.
 
     Attributes:
