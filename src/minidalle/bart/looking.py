@@ -1,7 +1,7 @@
 """Where a DalleBart looks: the attention weights of every layer and head, which the model itself does not keep.
 
-The weights are computed beside the model, from its own norms and projections, layer by layer. A test holds that what
-goes through here ends in the model's logits.
+The model is run once more, layer by layer, and each attention is asked for its weights. A test holds that what goes
+through here ends in the model's logits, whatever the arrangement of its blocks.
 """
 
 import functools
@@ -11,17 +11,15 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from minidalle.bart.config import DalleBartConfig
-from minidalle.bart.model import Attention, DalleBart, Stack, as_attention_mask, check_codes, check_text, shift_right
-
-# Switches of the original that change the scores, and the values at which the formula here is the whole truth.
-PLAIN = {"use_cosine_attention": False, "use_swin_position_embeddings": False, "use_alibi": False, "sinkhorn_iters": 1}
+from minidalle.bart.blocks import Attention
+from minidalle.bart.model import DalleBart, as_attention_mask, check_codes, check_text, shift_right
+from minidalle.bart.stack import take
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Looks:
-    """Attention weights, float32; the last axis sums to 1.
+    """Attention weights, float32; the last axis sums to 1, with Sinkhorn attention nearly.
 
     Attributes:
         encoder: (layers, B, heads, T, T), each token of the caption on the tokens.
@@ -47,17 +45,10 @@ def attention_weights(
         x: its input (B, Q, d_model), before the norm.
         mask: True where a query may look, broadcastable to (B, heads, Q, K).
         states: (B, K, d_model) for cross-attention, or None for self-attention.
-
-    Raises:
-        ValueError: the configuration has a switch that changes the scores beyond this formula.
     """
-    _check_plain(attention.config)
-    hidden = attention.pre_norm(x)
+    hidden = attention.enter(x)
     keys, _ = attention.keys_and_values(hidden if states is None else states)
-    batch, length, size = x.shape
-    queries = attention.query(hidden).reshape(batch, length, attention.heads, size // attention.heads)
-    scores = jnp.einsum("bqhd,bhkd->bhqk", queries, keys) / jnp.sqrt(size // attention.heads).astype(keys.dtype)
-    return jax.nn.softmax(jnp.where(mask, scores.astype(jnp.float32), jnp.finfo(jnp.float32).min))
+    return attention.weights(hidden, keys, mask)
 
 
 def look(model: DalleBart, text_ids: jax.Array, text_mask: jax.Array, codes: jax.Array) -> Looks:
@@ -65,7 +56,6 @@ def look(model: DalleBart, text_ids: jax.Array, text_mask: jax.Array, codes: jax
 
     All of them are kept at once: layers · heads · L · (L + T) numbers for each row, so give it few rows.
     """
-    _check_plain(model.config)
     check_text(model.config, text_ids, text_mask)
     check_codes(model.config, codes)
     return _look(*nnx.split(model), text_ids, text_mask, codes)
@@ -79,34 +69,20 @@ def _look(
     text_mask = as_attention_mask(text_mask)
 
     encoder, x = [], model.encoder.embed(text_ids, jnp.arange(text_ids.shape[1]))
-    for layer in _layers(model.encoder):
+    for index in range(model.encoder.depth):
+        layer = take(model.encoder.layers, index)
         encoder.append(attention_weights(layer.self_attention, x, text_mask))
-        x = layer(x, text_mask)
-    states = model.encoder.final_norm(x)
+        x = model.encoder.after_layer(index, layer(x, text_mask))
 
-    length = codes.shape[1]
+    length, states = codes.shape[1], x
     causal_mask = jnp.tril(jnp.ones((length, length), bool))
     inputs = shift_right(codes, model.config.decoder_start_token_id)
     decoder, cross, x = [], [], model.decoder.embed(inputs, jnp.arange(length))
-    for layer in _layers(model.decoder):
+    for index in range(model.decoder.depth):
+        layer = take(model.decoder.layers, index)
         decoder.append(attention_weights(layer.self_attention, x, causal_mask))
-        between = x + layer.self_attention(x, causal_mask)
+        between = layer.self_attention(x, causal_mask)
         cross.append(attention_weights(layer.cross_attention, between, text_mask, states=states))
-        x = layer(x, causal_mask, states, text_mask)
-    logits = model.lm_head(model.decoder.final_norm(x)).astype(jnp.float32)
+        x = model.decoder.after_layer(index, layer(x, causal_mask, states, text_mask))
+    logits = (x @ model.head().astype(x.dtype)).astype(jnp.float32)
     return Looks(jnp.stack(encoder), jnp.stack(decoder), jnp.stack(cross), logits)
-
-
-def _layers(stack: Stack) -> list[nnx.Module]:
-    """The stack's layers, taken apart."""
-    structure, stacked = nnx.split(stack.layers)
-    return [nnx.merge(structure, jax.tree.map(lambda p, i=i: p[i], stacked)) for i in range(stack.depth)]
-
-
-def _check_plain(config: DalleBartConfig) -> None:
-    for name, plain in PLAIN.items():
-        if getattr(config, name) != plain:
-            raise ValueError(
-                f"this model has {name}={getattr(config, name)}, which changes its attention scores; "
-                f"weights can be shown where it is {plain}"
-            )
