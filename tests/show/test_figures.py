@@ -48,6 +48,7 @@ EXAMPLES = {
     "palette": lambda: show.palette(torch.eye(3), torch.tensor([1, 2, 3]), title="three"),
     "voronoi": lambda: show.voronoi([[0, 0], [1, 1]], [[0, 0.1], [1, 0.9]], history=[[[0.5, 0.5], [0.6, 0.6]]]),
     "field": lambda: show.receptive_field(np.eye(8), PICTURES[0], box=(0, 0, 4, 4), title="sees"),
+    "attention_maps": lambda: show.attention_maps(PICTURES[0], np.eye(16)[:, :3], ["<s>", " cat", " $"], title="looks"),
     "ladder": lambda: show.ladder({"picture": PICTURES[0], "codes": np.arange(16).reshape(4, 4)}),
 }
 
@@ -194,3 +195,17 @@ def test_cells_of_the_plane_hold_the_nearest_centre():
     centres = centres[:7]
     brute = torch.cdist(torch.as_tensor(points), torch.as_tensor(centres)).argmin(-1).numpy()
     np.testing.assert_array_equal(_nearest(points, centres), brute)
+
+
+def test_an_attention_map_colours_the_cells_that_look_and_writes_how_much():
+    weights = np.zeros((16, 2))
+    weights[5], weights[:, 1] = (0.8, 0.0), 0.25
+    figure = show.attention_maps(np.full((8, 8, 3), 255, np.uint8), weights, ["cat", "dog"])
+    one, every = (axis.images[0].get_array() for axis in figure.axes)
+    assert (one[2:4, 2:4] < 0.9).any(-1).all() and np.delete(one.reshape(64, 3), [18, 19, 26, 27], 0).min() > 0.99
+    assert (every < 0.9).any(-1).all()
+    assert {"mean 5%, most 80%", "mean 25%, most 25%", "cat", "dog"} <= set(texts(figure))
+    with pytest.raises(ValueError, match="for 3 words"):
+        show.attention_maps(PICTURES[0], weights, ["a", "b", "c"])
+    with pytest.raises(ValueError, match="not negative"):
+        show.attention_maps(PICTURES[0], -weights, ["a", "b"])

@@ -99,7 +99,19 @@ def picker(**named):
     return show.code_picker(np.full((16, 16, 3), 200, np.uint8), CODES, decode, alternatives=(0, 150, 255), **named)
 
 
-@pytest.mark.parametrize("make", [gallery, picker])
+def causal(rng, length):
+    weights = np.tril(rng.random((length, length)))
+    return weights / weights.sum(-1, keepdims=True)
+
+
+def viewer(**changes):
+    rng = np.random.default_rng(0)
+    words = ["<s>", " red", " </script><b>"]
+    views = {name: (rng.dirichlet(np.ones(3), 16), causal(rng, 16)) for name in ("mean", "layer 1")}
+    return show.attention_viewer(np.full((16, 16, 3), 200, np.uint8), words, views | changes, start=5)
+
+
+@pytest.mark.parametrize("make", [gallery, picker, viewer])
 def test_the_markup_is_closed_labelled_and_asks_for_nothing_outside(make):
     page = Page(make().html)
     identities = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
@@ -326,8 +338,62 @@ def test_the_picker_is_worked_by_keys_alone(opened):
     assert page.locator("[role=radio][tabindex='0']").count() == 2, "one stop for Tab in each group"
 
 
-def test_both_fit_a_phone_and_live_on_one_page(opened):
-    page = opened(gallery(), picker(), gallery(), width=360)
+def test_the_viewer_holds_all_weights_and_nothing_ahead():
+    rng = np.random.default_rng(0)
+    first = (rng.dirichlet(np.ones(3), 16), causal(rng, 16))
+    data = stored_data(viewer())
+    assert [view["name"] for view in data["views"]] == ["mean", "layer 1"]
+    np.testing.assert_allclose(np.array(data["views"][0]["cross"]) / 1000, first[0], atol=6e-4)
+    assert [len(row) for row in data["views"][0]["own"]] == list(range(1, 17))
+    np.testing.assert_allclose(np.array(data["views"][0]["own"][7]) / 1000, first[1][7, :8], atol=6e-4)
+    page = Page(viewer().html)
+    shares = [f"{round(1000 * share) / 10:.0f} %" for share in first[0][5]]
+    assert [word for word in page.words if word.endswith(" %")] == shares, "without a script the first code is there"
+
+
+def test_weights_that_cannot_be_attention_are_refused():
+    cross, own = np.full((16, 3), 1 / 3), causal(np.random.default_rng(0), 16)
+    with pytest.raises(ValueError, match="look ahead"):
+        viewer(mean=(cross, own.T / own.T.sum(-1, keepdims=True)))
+    with pytest.raises(ValueError, match="sum to 1"):
+        viewer(mean=(cross / 2, own))
+    with pytest.raises(ValueError, match=r"\(16, 2\) and \(16, 16\) for 3 words"):
+        viewer(mean=(np.full((16, 2), 0.5), own))
+    with pytest.raises(ValueError, match="no views"):
+        show.attention_viewer(np.zeros((16, 16, 3), np.uint8), ["a"], {})
+
+
+def test_choosing_a_code_shows_its_words_and_the_codes_before_it(opened):
+    fragment = viewer()
+    data, page = stored_data(fragment), opened(fragment)
+
+    def alphas():
+        read = "all => all.map(b => Number((b.style.backgroundColor.match(/, ([.0-9]+)\\)/) || [0, 0])[1]))"
+        return np.array(page.eval_on_selector_all(".cells button", read))
+
+    def bars():
+        return page.eval_on_selector_all(".weights .bar", "all => all.map(bar => parseFloat(bar.style.width))")
+
+    for cell, layer in ((5, 0), (9, 0), (9, 1), (0, 1)):
+        page.click(f".cells button >> nth={cell}")
+        page.select_option("select", str(layer))
+        view = data["views"][layer]
+        np.testing.assert_allclose(bars(), np.array(view["cross"][cell]) / 10, atol=0.01)
+        own = np.array(view["own"][cell][1:])
+        np.testing.assert_allclose(alphas()[:cell], 0.85 * own / max([*own, 1]), atol=0.01)
+        assert (alphas()[cell:] == 0).all() and page.locator(".cells .unseen").count() == 15 - cell
+    assert "row 1, column 1" in page.text_content(".status") and "the start token (100 %" in page.text_content(
+        ".status"
+    )
+    page.focus(".cells button >> nth=0")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "row 2, column 2"
+    assert "row 2, column 2" in page.text_content(".status")
+
+
+def test_all_fit_a_phone_and_live_on_one_page(opened):
+    page = opened(gallery(), picker(), gallery(), viewer(), width=360)
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     page.select_option("[data-axis=prompt] >> nth=1", "1")
     assert page.locator(".status").nth(0).text_content().startswith("“a cat”")

@@ -2,6 +2,7 @@
 
 from minidalle.data.pictures import contact_sheet, save_grid
 from minidalle.show.about import about, hosted_on
+from minidalle.show.attention import attention_maps, attention_viewer
 from minidalle.show.codes import code_colours, code_map, ladder, palette, receptive_field, voronoi
 from minidalle.show.grids import compare, grid
 from minidalle.show.plots import bars, codebook_usage, curves, heatmap, loss_curve, perplexity, rate_distortion, stacks
@@ -12,6 +13,8 @@ from minidalle.show.words import merge_slider, pieces
 __all__ = [
     "State",
     "about",
+    "attention_maps",
+    "attention_viewer",
     "bars",
     "code_colours",
     "code_map",
