@@ -3,7 +3,6 @@
 import functools
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 from flax import nnx
@@ -74,10 +73,5 @@ def tiny_batch() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def exact_and_quickly_compiled():
-    """Full float32 products also on a GPU, and little time for the compiler: these models are tiny and many."""
-    unoptimised = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    with jax.default_matmul_precision("highest"):
-        yield
-    jax.config.update("jax_disable_most_optimizations", unoptimised)
+def every_test(quickly_compiled):
+    """All tests here are so."""

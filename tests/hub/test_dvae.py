@@ -1,4 +1,4 @@
-"""OpenAI's discrete VAE gives the codes and pictures that its own code recorded."""
+"""OpenAI's discrete VAE loads from plain state dicts alone; what it then computes is in `test_parity`."""
 
 import pickle
 import shutil
@@ -30,18 +30,7 @@ def copied(tmp_path):
     return tmp_path
 
 
-def close(actual, wanted):
-    """Equal to 1e-5 of the array's own size."""
-    torch.testing.assert_close(actual, wanted, rtol=0, atol=1e-5 * float(wanted.abs().max()))
-
-
-def test_codes_are_those_of_the_original(dvae, recorded):
-    close(dvae.logits(recorded["x"]), recorded["z_logits"])
-    assert torch.equal(dvae.encode(recorded["x"]), recorded["z"].flatten(1))
-
-
-def test_pictures_are_those_of_the_original(dvae, recorded):
-    close(dvae.decode(recorded["z"]), recorded["x_rec"])
+def test_codes_may_be_given_as_a_row_or_as_a_map(dvae, recorded):
     assert torch.equal(dvae.decode(recorded["z"].flatten(1)), dvae.decode(recorded["z"]))
 
 

@@ -19,23 +19,8 @@ CONFIG = {
     "d_model": 768, "encoder_layers": 3, "decoder_layers": 3, "encoder_ffn_dim": 2048, "decoder_ffn_dim": 2048,
     "encoder_attention_heads": 12, "decoder_attention_heads": 12, "encoder_vocab_size": 8000, "image_vocab_size": 2048,
 }  # fmt: skip
-FIXTURES = Path(__file__).parents[1] / "fixtures"
-# Peak memory is reset before the load: the interpreter and its libraries take up to 400 MB of their own.
-MEASURE = """
-import sys, jax
-from minidalle.bart import DalleBart
-from minidalle.hub.dallebart import load_dallebart
-from minidalle.hub.native import load_bart
-jax.block_until_ready(jax.numpy.ones(3) + 1)
-def status(key):
-    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(key)) * 1024
-open("/proc/self/clear_refs", "w").write("5")
-before = status("VmRSS")
-types = {"dtype": sys.argv[3], "param_dtype": sys.argv[3]}
-model = {"msgpack": load_dallebart, "safetensors": load_bart}[sys.argv[1]](sys.argv[2], **types)
-jax.block_until_ready(model.lm_head.kernel[...])
-print(status("VmHWM") - before)
-"""
+ROOT = Path(__file__).parents[2]
+FIXTURES = ROOT / "tests" / "fixtures"
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +49,9 @@ def test_weights_are_in_memory_once(checkpoint, form, dtype, limit):
     """A second copy of all weights would make 2; seen are 1.25 to 1.35, since the largest array is on its way for a moment."""
     folder, size = checkpoint
     assert 180e6 < size < 300e6
-    command = [sys.executable, "-c", MEASURE, form, str(folder), dtype]
-    done = subprocess.run(command, capture_output=True, text=True)
+    command = [sys.executable, "-m", "benchmarks.loading", form, str(folder), dtype]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    print(f"{form} as {dtype}: {int(done.stdout) / size:.2f} times the file")
-    assert int(done.stdout) < limit * size
+    peak = json.loads(done.stdout)["peak_bytes"]
+    print(f"{form} as {dtype}: {peak / size:.2f} times the file")
+    assert peak < limit * size

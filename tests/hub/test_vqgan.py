@@ -1,4 +1,4 @@
-"""Checkpoints of vqgan-jax and of taming-transformers give the codes and pictures that their own code recorded."""
+"""Checkpoints of vqgan-jax and of taming-transformers load, in any type; what they then compute is in `test_parity`."""
 
 import json
 import shutil
@@ -17,8 +17,7 @@ from minidalle.vqgan import VQGAN, VQGANConfig
 from minidalle.vqgan.port import to_jax, to_torch
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
-VQGAN_JAX = {"vqgan_jax_basic": 1, "vqgan_jax_shortcut": 2, "vqgan_jax_f16": 1}  # case: recorded sets of pictures
-CASES = [(case, index) for case, count in VQGAN_JAX.items() for index in range(count)]
+VQGAN_JAX = ("vqgan_jax_basic", "vqgan_jax_shortcut")
 
 
 @pytest.fixture(scope="module")
@@ -34,48 +33,20 @@ def copied(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize(("case", "index"), CASES)
-def test_vqgan_jax_gives_its_codes_and_pictures_again(loaded, case, index):
-    recorded, model = np.load(FIXTURES / case / "io.npz"), loaded[case]
-    images, codes, indices = (recorded[f"img{index}:{name}"] for name in ("pixel_values", "codes", "indices"))
-    np.testing.assert_array_equal(model.encode(images), indices)
-    expected = recorded[f"img{index}:dec_codes"], recorded[f"img{index}:dec"]
-    if codes.shape[1] == indices.shape[1]:
-        drawn = model.decode_unclipped(np.concatenate([codes, indices]))
-        np.testing.assert_allclose(drawn, np.concatenate(expected), atol=1e-4)
-    else:
-        height, width = (side // model.config.downsampling for side in images.shape[1:3])
-        np.testing.assert_allclose(model.decode_unclipped(codes), expected[0], atol=1e-4)
-        np.testing.assert_allclose(model.decode_unclipped(indices.reshape(-1, height, width)), expected[1], atol=1e-4)
-
-
-def test_vqgan_jax_gives_its_vectors_and_clipped_pictures_again(loaded):
+def test_pictures_are_cut_to_0_and_1(loaded):
     recorded, model = np.load(FIXTURES / "vqgan_jax_basic/io.npz"), loaded["vqgan_jax_basic"]
-    np.testing.assert_allclose(model.features(recorded["img0:pixel_values"]), recorded["img0:prequant"], atol=1e-4)
     drawn = model.decode(recorded["img0:codes"])
     np.testing.assert_allclose(drawn, recorded["img0:dec_codes"].clip(0, 1), atol=1e-4)
 
 
-@pytest.mark.parametrize("picture", ["img0", "img1"])
-@pytest.mark.parametrize("given", [True, False])
-def test_taming_gives_its_codes_and_pictures_again(picture, given):
+def test_a_taming_file_shows_the_sizes_that_its_config_says():
     config = json.loads((FIXTURES / "taming_shortcut/meta.json").read_text())["config"]
-    options = {"config": VQGANConfig.from_dict(config)} if given else {}
-    model = load_vqgan(FIXTURES / "taming_shortcut/model.ckpt", **options)
+    found = load_vqgan(FIXTURES / "taming_shortcut/model.ckpt")
     recorded = np.load(FIXTURES / "taming_shortcut/io.npz")
-    np.testing.assert_array_equal(
-        model.encode(recorded[f"{picture}:x"].transpose(0, 2, 3, 1)), recorded[f"{picture}:indices"]
-    )
-    drawn = model.decode_unclipped(recorded[f"{picture}:codes"])
-    np.testing.assert_allclose(drawn, recorded[f"{picture}:dec_codes"].transpose(0, 2, 3, 1), atol=1e-4)
-
-
-def test_a_taming_training_checkpoint_loads_without_its_losses():
-    model = load_vqgan(FIXTURES / "taming_trainstep/model.ckpt")
-    recorded = np.load(FIXTURES / "taming_trainstep/io.npz")
-    np.testing.assert_array_equal(model.encode(recorded["image"]), recorded["indices"])
-    drawn = model.decode_unclipped(recorded["indices"])
-    np.testing.assert_allclose(drawn, recorded["dec"].transpose(0, 2, 3, 1), atol=1e-4)
+    assert (found.config.ch_mult, found.config.n_embed) == (tuple(config["ch_mult"]), config["n_embed"])
+    for picture in ("img0", "img1"):
+        images = recorded[f"{picture}:x"].transpose(0, 2, 3, 1)
+        np.testing.assert_array_equal(found.encode(images), recorded[f"{picture}:indices"])
 
 
 def test_both_originals_hold_the_same_network(loaded):

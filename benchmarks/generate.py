@@ -1,0 +1,230 @@
+"""How long does a picture take, beside min-dalle?
+
+Both draw the codes of the same captions with guidance, from the same random weights, in float32 unless told otherwise;
+then both turn codes into pictures. Each lives in a process of its own, warm, and they take turns. min-dalle is the
+package of PyPI, 0.4.11, in an environment that this file makes.
+
+    python -m benchmarks.generate                        mini: 1, 4 and 9 pictures, 5 repetitions of 64 steps
+    python -m benchmarks.generate --size mega --pictures 1 9 36 --device gpu --dtype float16
+    python -m benchmarks.generate --size tiny --alone    without min-dalle, which has no such size
+
+A step of either costs the same wherever in the picture it is, so that 64 of 256 stand for all; a picture's time is that
+of the caption and the first step, and 255 times that of a further step. Every step reads the weights of the decoder once,
+whatever the number of pictures: their bytes over the step's time are shown beside what this machine's memory gives.
+"""
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import venv
+from pathlib import Path
+from typing import Any
+
+from benchmarks.processes import ROOT, Contestant
+from benchmarks.report import in_words, machine, spread, table
+
+PEER = ("torch==2.13.0", "numpy", "pillow", "requests", "emoji", "typing_extensions")
+GUIDANCE, TOP_K = 16, 256  # min-dalle's own defaults
+
+
+def main(arguments: list[str] | None = None) -> dict[str, Any]:
+    options = parse(arguments)
+    with tempfile.TemporaryDirectory(dir=options.work) as folder:
+        found = run(options, Path(folder))
+    print(json.dumps(found, indent=1) if options.json else in_tables(found))
+    return found
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.generate", description=__doc__.partition("\n")[0])
+    parser.add_argument("--size", choices=["tiny", "mini", "mega"], default="mini")
+    parser.add_argument("--pictures", type=int, nargs="+", default=[1, 4, 9], help="drawn at once; squares")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=64, help="codes of each picture that are drawn, at most all")
+    parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], default="float32")
+    parser.add_argument("--device", choices=["cpu", "gpu"], default="cpu")
+    formats = ["msgpack", "safetensors"]
+    parser.add_argument(
+        "--loading", choices=formats, nargs="*", default=formats, help="formats whose loading is measured"
+    )
+    parser.add_argument("--alone", action="store_true", help="without min-dalle")
+    parser.add_argument("--peer", type=Path, default=ROOT / "_build" / "min-dalle", help="min-dalle's environment")
+    parser.add_argument("--work", type=Path, help="folder for the weights while it runs (mini: 6 GB)")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args(arguments)
+    if options.size == "tiny" and not options.alone:
+        parser.error("min-dalle has mini and mega alone; give --alone with --size tiny")
+    if options.device == "cpu" and options.dtype != "float32" and not options.alone:
+        parser.error("on a CPU min-dalle runs in float32 alone; give --alone, or --device gpu")
+    if any(round(count**0.5) ** 2 != count for count in options.pictures):
+        parser.error("min-dalle draws square numbers of pictures; give some of 1, 4, 9, 16, 25, 36")
+    return options
+
+
+def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Everything that is measured, as plain values."""
+    found: dict[str, Any] = {"machine": machine(), "settings": settings(options)}
+    command = [sys.executable, "-m", "benchmarks.weights", options.size, folder, "min-dalle", *options.loading]
+    subprocess.run(command, cwd=ROOT, check=True)
+    found["loading"] = [load(folder / form, options.dtype) for form in options.loading]
+    weights = folder / "min-dalle"
+    platforms = {"JAX_PLATFORMS": "cpu"} if options.device == "cpu" else {}
+    commands = {"minidalle": [sys.executable, "-m", "benchmarks.draw_minidalle", weights, options.dtype]}
+    if not options.alone:
+        device = "cpu" if options.device == "cpu" else "cuda"
+        python = peer_environment(options.peer)
+        commands["min-dalle"] = [
+            python,
+            "-m",
+            "benchmarks.draw_min_dalle",
+            weights,
+            options.size,
+            options.dtype,
+            device,
+        ]
+    contestants = {}
+    try:
+        for name, command in commands.items():
+            contestants[name] = Contestant(command, platforms)
+        found |= compare(contestants, options, folder)
+    finally:
+        for contestant in contestants.values():
+            contestant.__exit__()
+    return found
+
+
+def settings(options: argparse.Namespace) -> dict[str, Any]:
+    """What was asked for, as JSON holds it."""
+    names = "size", "pictures", "repeats", "steps", "dtype", "device"
+    return {"guidance": GUIDANCE, "top_k": TOP_K, **{name: getattr(options, name) for name in names}}
+
+
+def peer_environment(folder: Path) -> Path:
+    """The interpreter of min-dalle's environment, which is made when there is none."""
+    python = folder / "bin" / "python"
+    if not python.exists():
+        venv.create(folder, with_pip=True)
+    install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    found = subprocess.run([python, "-c", "import min_dalle"], capture_output=True)
+    if found.returncode:
+        subprocess.run([*install, *PEER], check=True)
+        subprocess.run([*install, "--no-deps", "min-dalle==0.4.11"], check=True)
+    return python
+
+
+def load(folder: Path, dtype: str) -> dict[str, Any]:
+    """Seconds and memory to load a DalleBart, its file in the page cache, in a process of its own."""
+    file = next(path for path in folder.iterdir() if path.suffix in (".msgpack", ".safetensors"))
+    command = [sys.executable, "-m", "benchmarks.loading", folder.name, folder, dtype]
+    done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
+    return {"format": folder.name, "file_bytes": file.stat().st_size, **json.loads(done.stdout)}
+
+
+def compare(contestants: dict[str, Contestant], options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """All rows and ratios; one contestant works at a time."""
+    about = {name: contestant.ask("about") for name, contestant in contestants.items()}
+    ours = about["minidalle"]
+    length, generator = ours["code_length"], random.Random(0)
+    steps = min(options.steps, length)
+    caption = [0, *(generator.randrange(3, ours["text_vocabulary"]) for _ in range(9)), 2]
+    some = [generator.randrange(ours["codebook_size"]) for _ in range(length)]
+    found: dict[str, Any] = {"about": about, "rows": [], "ratios": []}
+    found["bandwidth"] = contestants["minidalle"].ask("bandwidth", megabytes=16 if options.size == "tiny" else 1000)
+    if len(contestants) > 1:
+        found["logits_differ_by"] = logits_differ_by(contestants, folder, caption, some[:15])
+    for pictures in options.pictures:
+        codes = [some[index:] + some[:index] for index in range(pictures)]
+        times: dict[str, dict[str, list[float]]] = {
+            name: {"codes": [], "step": [], "decode": []} for name in contestants
+        }
+        for repeat in range(-1, options.repeats):  # the first is not counted: it compiles, or fills caches
+            for name, contestant in contestants.items():
+                contestant.ask("read", caption=caption, pictures=pictures)
+                count = steps if repeat >= 0 else min(steps, 4)
+                drawn = contestant.ask("draw", steps=count, guidance=GUIDANCE, top_k=TOP_K, seed=repeat + 2)
+                decoded = contestant.ask("decode", codes=codes)
+                if repeat >= 0:
+                    times[name]["step"].append(drawn["step"])
+                    times[name]["codes"].append((drawn["first"] + (length - 1) * drawn["step"]) / pictures)
+                    times[name]["decode"].append(decoded / pictures)
+        for name, measured in times.items():
+            row = {"pictures": pictures, "name": name, **{what: spread(values) for what, values in measured.items()}}
+            rate = about[name]["bytes"] / row["step"]["median"]
+            found["rows"].append(row | {"bytes_a_second": rate, "share_of_bandwidth": rate / found["bandwidth"]})
+        if len(contestants) > 1:
+            ratios = {
+                what: spread([b / a for a, b in zip(times["minidalle"][what], times["min-dalle"][what], strict=True)])
+                for what in ("codes", "step", "decode")
+            }
+            found["ratios"].append({"pictures": pictures, **ratios})
+    return found
+
+
+def logits_differ_by(contestants: dict[str, Contestant], folder: Path, caption: list[int], codes: list[int]) -> float:
+    """Largest difference of both sides' logits, unconditional and conditional, over the largest logit."""
+    import numpy as np
+
+    files = {
+        name: contestant.ask("logits", file=str(folder / f"{name}.npy"), caption=caption, codes=codes)
+        for name, contestant in contestants.items()
+    }
+    ours, theirs = (np.load(files[name]) for name in ("minidalle", "min-dalle"))
+    return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+
+
+def in_tables(found: dict[str, Any]) -> str:
+    """The findings as Markdown."""
+    machine, settings, about = found["machine"], found["settings"], found["about"]
+    lines = [
+        f"{machine['date']}, {machine['cores']} cores of {machine['processor']}, load before {machine['load']}; computed on "
+        f"{about['minidalle']['device']}",
+        *(
+            f"{name}: "
+            + ", ".join(f"{k} {v}" for k, v in one["versions"].items())
+            + f"; {one['bytes'] / 1e6:.3g} MB a step"
+            for name, one in about.items()
+        ),
+        f"{settings['size']}, {settings['dtype']}, guidance {settings['guidance']}, top-k {settings['top_k']}, "
+        f"{settings['repeats']} repetitions of {min(settings['steps'], about['minidalle']['code_length'])} of "
+        f"{about['minidalle']['code_length']} steps; memory read at {found['bandwidth'] / 1e9:.1f} GB/s",
+    ]
+    if "logits_differ_by" in found:
+        lines.append(f"logits differ by {found['logits_differ_by']:.1e} of the largest")
+    rows = [
+        [
+            str(row["pictures"]),
+            row["name"],
+            in_words({key: 1000 * value for key, value in row["step"].items()}),
+            in_words(row["codes"]),
+            in_words(row["decode"]),
+            f"{row['bytes_a_second'] / 1e9:.1f} GB/s, {row['share_of_bandwidth']:.0%}",
+        ]
+        for row in found["rows"]
+    ]
+    header = ["pictures", "name", "ms a step", "s a picture, codes", "s a picture, decoding", "weights read"]
+    tables = [table(header, rows)]
+    if found["ratios"]:
+        rows = [
+            [str(row["pictures"]), *(in_words(row[what]) for what in ("codes", "decode"))] for row in found["ratios"]
+        ]
+        tables.append(table(["pictures", "min-dalle's time over ours, codes", "decoding"], rows))
+    rows = [
+        [
+            one["format"],
+            f"{one['file_bytes'] / 1e6:.3g} MB",
+            f"{one['seconds']:.2f}",
+            f"{one['peak_bytes'] / one['file_bytes']:.2f} × the file"
+            if one["peak_bytes"] is not None
+            else "not counted",
+        ]
+        for one in found["loading"]
+    ]
+    tables.append(table(["loading", "file", "s", "memory at most"], rows))
+    return "\n\n".join(["\n\n".join(lines), *tables])
+
+
+if __name__ == "__main__":
+    main()
