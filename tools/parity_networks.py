@@ -19,8 +19,8 @@ from minidalle.bart.sampling import guide, keep_top_k, keep_top_p
 from minidalle.clip import contrastive_loss, normalize
 from minidalle.hub.clip import load_clip, to_huggingface
 from minidalle.hub.dallebart import load_dallebart, native_name
-from minidalle.hub.dvae import load_dvae
 from minidalle.hub.detoker import load_detoker
+from minidalle.hub.dvae import load_dvae
 from minidalle.hub.min_dalle import load_min_dalle
 from minidalle.hub.vqgan import load_vqgan
 from minidalle.training.tree import flatten_names
