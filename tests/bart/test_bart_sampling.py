@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from minidalle.bart import candidate_keys, sample, stream
-from minidalle.bart.sampling import Settings, _advance, check_settings, draw, guide, keep_top_k, keep_top_p
+from minidalle.bart.sampling import Settings, _advance, check_settings, draw, guide, keep_top_k, keep_top_p, warp
 from tools.parity_networks import original_settings
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "dallebart_sampling"
@@ -110,6 +110,13 @@ def test_filters_come_after_the_temperature():
     cold, hot = (DRAW(keys, logits, check_settings(1.0, t, None, 0.5, 3)) for t in (1.0, 10.0))
     assert set(np.asarray(cold)) == {0}
     assert set(np.asarray(hot)) == {0, 1}
+
+
+def test_what_is_drawn_from_can_be_looked_at():
+    logits = jnp.array([1.0, 3.0, 2.0, 0.0])
+    settings = check_settings(1.0, 0.5, 3, 0.9, 4)
+    np.testing.assert_array_equal(warp(logits, settings), TOP_P(TOP_K(logits / 0.5, 3), 0.9))
+    assert np.flatnonzero(np.isfinite(warp(logits, check_settings(1.0, 0, None, None, 4)))).tolist() == [1], "greedy"
 
 
 # Whole pictures

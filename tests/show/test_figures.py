@@ -49,6 +49,8 @@ EXAMPLES = {
     "voronoi": lambda: show.voronoi([[0, 0], [1, 1]], [[0, 0.1], [1, 0.9]], history=[[[0.5, 0.5], [0.6, 0.6]]]),
     "field": lambda: show.receptive_field(np.eye(8), PICTURES[0], box=(0, 0, 4, 4), title="sees"),
     "attention_maps": lambda: show.attention_maps(PICTURES[0], np.eye(16)[:, :3], ["<s>", " cat", " $"], title="looks"),
+    "chances": lambda: show.chances({"as it is": [0.5, 0.3, 0.2], "top 1": [1, 0, 0], "flat": [1 / 3] * 3}),
+    "overlay": lambda: show.overlay(PICTURES, np.arange(96).reshape(6, 16), label="bits", captions=["a cat"] * 6),
     "ladder": lambda: show.ladder({"picture": PICTURES[0], "codes": np.arange(16).reshape(4, 4)}),
 }
 
@@ -209,3 +211,22 @@ def test_an_attention_map_colours_the_cells_that_look_and_writes_how_much():
         show.attention_maps(PICTURES[0], weights, ["a", "b", "c"])
     with pytest.raises(ValueError, match="not negative"):
         show.attention_maps(PICTURES[0], -weights, ["a", "b"])
+
+
+def test_chances_are_shown_in_the_order_of_the_first_panel():
+    figure = show.chances({"first": [0.1, 0.6, 0.3, 0.0], "second": [0.7, 0.2, 0.0, 0.1]}, most=3)
+    first, second = ([bar.get_height() for bar in axis.patches] for axis in figure.axes)
+    assert first == [0.6, 0.3, 0.1] and second == [0.2, 0.0, 0.7]
+    crosses = [axis.lines[0].get_xdata().tolist() for axis in figure.axes]
+    assert crosses == [[], [1]], "a cross where the chance is 0"
+
+
+def test_an_overlay_covers_its_picture_on_one_scale():
+    maps = np.stack([np.zeros(16), np.full(16, 2.0)])
+    figure = show.overlay(PICTURES[:2], maps, label="bits")
+    laid = [axis.images[1] for axis in figure.axes[2:4]]
+    assert [list(image.get_extent()) for image in laid] == [[-0.5, 7.5, 7.5, -0.5]] * 2
+    assert [image.get_clim() for image in laid] == [(0, 2.0)] * 2
+    assert [image.get_array().shape for image in laid] == [(4, 4)] * 2
+    with pytest.raises(ValueError, match="1 maps for 2 pictures"):
+        show.overlay(PICTURES[:2], maps[:1], label="bits")

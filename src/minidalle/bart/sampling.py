@@ -239,16 +239,26 @@ def _keep_largest(logits: jax.Array, weights: jax.Array, target: jax.Array) -> j
     return jnp.where(above | (tied & (weight_before < target)), logits, -jnp.inf)
 
 
-def draw(row_keys: jax.Array, logits: jax.Array, settings: Settings) -> jax.Array:
-    """One code for each row of logits (B, V), int32: temperature, then top-k, then top-p, then chance."""
+def warp(logits: jax.Array, settings: Settings) -> jax.Array:
+    """Logits (..., V) as a code is drawn from them: temperature, then top-k, then top-p; what is ruled out is -inf.
+
+    The order is the original's. Without a temperature the likeliest alone is left.
+    """
     if settings.temperature is None:
-        return jnp.argmax(logits, axis=-1).astype(jnp.int32)
+        return keep_top_k(logits, 1)
     logits = logits / settings.temperature
     if settings.top_k is not None:
         logits = keep_top_k(logits, settings.top_k)
     if settings.top_p is not None:
         logits = keep_top_p(logits, settings.top_p)
-    return jax.vmap(jax.random.categorical)(row_keys, logits).astype(jnp.int32)
+    return logits
+
+
+def draw(row_keys: jax.Array, logits: jax.Array, settings: Settings) -> jax.Array:
+    """One code for each row of logits (B, V), int32, by chance from what ``warp`` leaves of them."""
+    if settings.temperature is None:
+        return jnp.argmax(logits, axis=-1).astype(jnp.int32)
+    return jax.vmap(jax.random.categorical)(row_keys, warp(logits, settings)).astype(jnp.int32)
 
 
 def check_settings(

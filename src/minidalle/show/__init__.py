@@ -3,19 +3,32 @@
 from minidalle.data.pictures import contact_sheet, save_grid
 from minidalle.show.about import about, hosted_on
 from minidalle.show.attention import attention_maps, attention_viewer
-from minidalle.show.codes import code_colours, code_map, ladder, palette, receptive_field, voronoi
+from minidalle.show.codes import code_colours, code_map, ladder, overlay, palette, receptive_field, voronoi
+from minidalle.show.controls import Turn, explore_sampling, sampling_controls
 from minidalle.show.grids import compare, grid
-from minidalle.show.plots import bars, codebook_usage, curves, heatmap, loss_curve, perplexity, rate_distortion, stacks
+from minidalle.show.plots import (
+    bars,
+    chances,
+    codebook_usage,
+    curves,
+    heatmap,
+    loss_curve,
+    perplexity,
+    rate_distortion,
+    stacks,
+)
 from minidalle.show.style import style
 from minidalle.show.widgets import State, code_picker, explore, prompt_box, prompt_gallery
 from minidalle.show.words import merge_slider, pieces
 
 __all__ = [
     "State",
+    "Turn",
     "about",
     "attention_maps",
     "attention_viewer",
     "bars",
+    "chances",
     "code_colours",
     "code_map",
     "code_picker",
@@ -24,12 +37,14 @@ __all__ = [
     "contact_sheet",
     "curves",
     "explore",
+    "explore_sampling",
     "grid",
     "heatmap",
     "hosted_on",
     "ladder",
     "loss_curve",
     "merge_slider",
+    "overlay",
     "palette",
     "perplexity",
     "pieces",
@@ -37,6 +52,7 @@ __all__ = [
     "prompt_gallery",
     "rate_distortion",
     "receptive_field",
+    "sampling_controls",
     "save_grid",
     "stacks",
     "style",

@@ -9,7 +9,7 @@ from matplotlib.patches import Rectangle
 from minidalle.data.pictures import to_float, to_uint8
 from minidalle.show.style import FAINT, INK, PALETTE, Picture, add_title, new_figure, styled
 
-__all__ = ["code_colours", "code_map", "ladder", "palette", "receptive_field", "voronoi"]
+__all__ = ["code_colours", "code_map", "ladder", "overlay", "palette", "receptive_field", "voronoi"]
 
 
 def code_colours(codes) -> np.ndarray:
@@ -185,6 +185,40 @@ def receptive_field(
                 Rectangle((left - 0.5, top - 0.5), width, height, fill=False, edgecolor=PALETTE[5], linewidth=2)
             )
     add_title(figure, title)
+    return figure
+
+
+@styled
+def overlay(images, values, *, label: str, captions: Sequence[str] | None = None, size: float = 1.45) -> Picture:
+    """Pictures, and below each the same with a number of every code laid over it as colour.
+
+    images: `(count, height, width, 3)`. values: `(count, code_length)` or `(count, h, w)`, on one scale from 0.
+    label: what the colours mean. captions: one for each picture.
+    """
+    pictures = [to_uint8(image) for image in images]
+    maps = [np.asarray(each, float) for each in values]
+    if len(pictures) != len(maps):
+        raise ValueError(f"{len(maps)} maps for {len(pictures)} pictures; give one for each")
+    maps = [each if each.ndim == 2 else each.reshape(round(each.size**0.5), -1) for each in maps]
+    count, top = len(pictures), max(each.max() for each in maps)
+    cell = min(size, 6.6 / count)
+    figure, axes = new_figure(count * (cell + 0.06) + 0.8, 2 * (cell + 0.06) + (0.25 if captions else 0), 2, count)
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
+    for index, (picture, each) in enumerate(zip(pictures, maps, strict=True)):
+        height, width = picture.shape[:2]
+        grey = (picture @ np.array([0.299, 0.587, 0.114])).repeat(3).reshape(picture.shape) / 255
+        axes[0, index].imshow(picture)
+        axes[1, index].imshow(0.5 + 0.5 * grey)
+        drawn = axes[1, index].imshow(
+            each, cmap="magma_r", vmin=0, vmax=top, alpha=0.7, extent=(-0.5, width - 0.5, height - 0.5, -0.5)
+        )
+        if captions is not None:
+            axes[0, index].set_title(captions[index], fontsize=9, fontweight="normal", loc="center", color=FAINT, pad=3)
+    for axis in axes.flat:
+        axis.set_xticks([])
+        axis.set_yticks([])
+        axis.spines[:].set_visible(False)
+    figure.colorbar(drawn, ax=axes[1], label=label, shrink=0.95)
     return figure
 
 

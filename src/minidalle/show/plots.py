@@ -8,7 +8,7 @@ import numpy as np
 
 from minidalle.show.style import DASHES, FAINT, INK, PALETTE, Picture, add_title, new_figure, styled
 
-__all__ = ["bars", "codebook_usage", "curves", "heatmap", "loss_curve", "rate_distortion", "stacks"]
+__all__ = ["bars", "chances", "codebook_usage", "curves", "heatmap", "loss_curve", "rate_distortion", "stacks"]
 
 
 @styled
@@ -244,6 +244,40 @@ def heatmap(
             ink = "white" if dark else INK
             axis.text(column, row, f"{value:.{write}f}", ha="center", va="center", fontsize=9, color=ink)
     figure.colorbar(drawn, ax=axis, label=label, shrink=0.85)
+    return figure
+
+
+@styled
+def chances(
+    panels: Mapping[str, object], *, most: int = 24, columns: int = 3, xlabel: str = "code, likeliest first"
+) -> Picture:
+    """Several distributions over the same codes, beside each other; a cross marks a code that cannot be drawn.
+
+    panels: title → probabilities `(V,)`. The codes shown, and their order, are the `most` likeliest of the first panel.
+    """
+    if not panels:
+        raise ValueError("chances got no panels; give a mapping from title to probabilities")
+    drawn = {title: np.asarray(values, float) for title, values in panels.items()}
+    order = np.argsort(-next(iter(drawn.values())), kind="stable")[:most]
+    columns = min(columns, len(drawn))
+    rows = -(-len(drawn) // columns)
+    figure, axes = new_figure(7.4, 1.9 * rows + 0.3, rows, columns, sharex=True, sharey=True)
+    for axis in axes.flat[len(drawn) :]:
+        axis.set_axis_off()
+    places = np.arange(len(order))
+    for axis, (title, values) in zip(axes.flat, drawn.items(), strict=False):
+        shown = values[order]
+        axis.bar(places, shown, 0.85, color=PALETTE[0])
+        out = places[shown == 0]
+        (crosses,) = axis.plot(out, np.zeros(len(out)), "x", color=PALETTE[1], markersize=3.5, clip_on=False)
+        crosses.set_in_layout(False)  # unclipped and empty, it would leave no room for the axes
+        axis.set_title(title, fontsize=10)
+        axis.set_xticks([])
+        axis.grid(axis="y")
+    for axis in axes[-1]:
+        axis.set_xlabel(xlabel, fontsize=9)
+    for row in axes:
+        row[0].set_ylabel("probability", fontsize=9)
     return figure
 
 
