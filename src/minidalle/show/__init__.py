@@ -3,12 +3,14 @@
 from minidalle.data.pictures import contact_sheet, save_grid
 from minidalle.show.about import about, hosted_on
 from minidalle.show.codes import code_colours, code_map, ladder, palette, receptive_field, voronoi
+from minidalle.show.corruptions import Damage, corruption_picker
 from minidalle.show.grids import compare, grid
 from minidalle.show.plots import bars, codebook_usage, curves, heatmap, loss_curve, perplexity, rate_distortion
 from minidalle.show.style import style
 from minidalle.show.widgets import State, code_picker, explore, prompt_box, prompt_gallery
 
 __all__ = [
+    "Damage",
     "State",
     "about",
     "bars",
@@ -18,6 +20,7 @@ __all__ = [
     "codebook_usage",
     "compare",
     "contact_sheet",
+    "corruption_picker",
     "curves",
     "explore",
     "grid",
