@@ -1,5 +1,6 @@
 """BART itself, against transformers' BartForConditionalGeneration on the same weights."""
 
+import copy
 import json
 
 import jax
@@ -9,7 +10,7 @@ import torch
 import transformers
 from flax import nnx
 
-from minidalle.bart.denoiser import Bart, BartConfig, denoising_loss
+from minidalle.bart.denoiser import Bart, BartConfig, denoising_loss, repair
 from minidalle.hub import load_bart
 from minidalle.hub.files import write_msgpack
 from minidalle.training.tree import flatten_names
@@ -82,6 +83,28 @@ def test_the_likeliest_text_is_that_of_transformers(theirs, folder, texts):
         logits = model(ids, mask, np.concatenate([written, np.ones((3, 1), int)], axis=1))
         written = np.concatenate([written, np.argmax(logits[:, -1:], axis=-1)], axis=1)
     np.testing.assert_array_equal(written, wanted[:, 1:])
+
+
+@pytest.mark.parametrize("end_bias", [-9.0, 4.0, 8.0])
+def test_greedy_repairs_are_those_of_transformers(theirs, texts, tmp_path, end_bias):
+    ids, mask, *_ = texts
+    theirs = copy.deepcopy(theirs)
+    theirs.final_logits_bias[0, 2] = end_bias
+    theirs.save_pretrained(tmp_path)
+    wanted = theirs.generate(
+        input_ids=torch.tensor(ids), attention_mask=torch.tensor(mask), max_length=16, num_beams=1, do_sample=False,
+        forced_eos_token_id=None, forced_bos_token_id=None,
+    ).numpy()[:, 1:]  # fmt: skip
+    wanted = np.pad(wanted, ((0, 0), (0, 15 - wanted.shape[1])), constant_values=1)
+    assert bool((wanted == 2).any()) == (end_bias > 0), "the cases should differ in whether texts end by themselves"
+    np.testing.assert_array_equal(repair(load_bart(tmp_path), ids, mask, 15), wanted)
+
+
+def test_a_repair_longer_than_the_positions_is_refused(folder, texts):
+    model, (ids, mask, *_) = load_bart(folder), texts
+    for length in (0, 21):
+        with pytest.raises(ValueError, match=f"length is {length}.* 20 tokens"):
+            repair(model, ids, mask, length)
 
 
 def test_the_bare_model_loads_as_well(theirs, tmp_path, texts):

@@ -35,6 +35,7 @@ PICTURES = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), dtype=np.uint
 EXAMPLES = {
     "grid": lambda: show.grid(PICTURES, ["a cat"] * 6, np.arange(6), title="cats"),
     "compare": lambda: show.compare({"original": PICTURES, "back": PICTURES / 255}),
+    "curves of runs": lambda: show.curves({"one": [[1, 2, 3], [2, 2, 2]], "two": [3, 2, 1]}, x=[1, 2, 4]),
     "curves": lambda: show.curves({"one": [1, 2, 3], "two": ([1, 5], [2, 3])}, logy=True, logx=True),
     "loss": lambda: show.loss_curve(np.linspace(3, 1, 200), title="loss"),
     "usage": lambda: show.codebook_usage({"poor": [9, 0, 0, 0], "rich": [3, 2, 3, 2]}, title="use"),
@@ -230,3 +231,11 @@ def test_an_overlay_covers_its_picture_on_one_scale():
     assert [image.get_array().shape for image in laid] == [(4, 4)] * 2
     with pytest.raises(ValueError, match="1 maps for 2 pictures"):
         show.overlay(PICTURES[:2], maps[:1], label="bits")
+
+
+def test_several_runs_are_their_mean_within_their_range():
+    (axis,) = show.curves({"three runs": [[1, 5], [2, 3], [6, 1]]}).axes
+    np.testing.assert_allclose(axis.lines[0].get_ydata(), [3, 3])
+    (band,) = axis.collections
+    low, high = band.get_datalim(axis.transData).intervaly
+    assert (low, high) == (1, 6)

@@ -111,7 +111,21 @@ def viewer(**changes):
     return show.attention_viewer(np.full((16, 16, 3), 200, np.uint8), words, views | changes, start=5)
 
 
-@pytest.mark.parametrize("make", [gallery, picker, viewer])
+def damages():
+    """Two texts, two corruptions, two seeds; the second corruption is repaired for seed 1 alone."""
+    found = []
+    for pieces in (["red", " heart"], [PROMPTS[1]]):
+        for seed in (0, 1):
+            found.append(show.Damage("masking", seed, pieces, ["<mask>", *pieces[1:]], "wrong"))
+            found.append(show.Damage("nothing", seed, pieces, pieces * (seed + 1), "".join(pieces) if seed else ""))
+    return found
+
+
+def corruptions():
+    return show.corruption_picker(damages())
+
+
+@pytest.mark.parametrize("make", [gallery, picker, viewer, corruptions])
 def test_the_markup_is_closed_labelled_and_asks_for_nothing_outside(make):
     page = Page(make().html)
     identities = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
@@ -120,7 +134,7 @@ def test_the_markup_is_closed_labelled_and_asks_for_nothing_outside(make):
     assert all(button.get("type") == "button" for button in page.all("button"))
     assert page.tags[0][1]["aria-label"]
     sources = [attributes["src"] for _, attributes in page.tags if "src" in attributes]
-    assert sources and all(source.startswith("data:") for source in sources)
+    assert (sources or make is corruptions) and all(source.startswith("data:") for source in sources)
     assert not re.search(r"https?:|//cdn|@import|url\(", make().html)
 
 
@@ -298,6 +312,30 @@ def test_sliders_and_prompts_change_the_pictures(opened):
     assert page.is_disabled("[data-axis=temperature]"), "an axis with one value cannot be moved"
 
 
+def test_choosing_a_corruption_and_a_seed_changes_the_damage(opened):
+    page = opened(corruptions())
+
+    def damaged():
+        return page.eval_on_selector_all(".damaged li", "items => items.map(item => item.textContent)")
+
+    assert damaged() == ["<mask>", " heart"] and page.locator(".damaged .mask").count() == 1
+    assert page.text_content(".status") == "2 tokens became 2, 1 mask among them. The model writes “wrong”."
+    page.select_option("[data-axis=corruption]", "1")
+    assert page.text_content(".status") == "2 tokens became 2."
+    page.focus("[data-axis=seed]")
+    page.keyboard.press("ArrowRight")
+    assert damaged() == ["red", " heart"] * 2 and page.locator(".damaged .mask").count() == 0
+    assert page.text_content(".status").endswith("The model writes “red heart”: repaired.")
+    page.select_option("[data-axis=text]", "1")
+    assert damaged() == [PROMPTS[1]] * 2
+    assert page.text_content(".status").startswith("1 token became 2.")
+
+
+def test_a_missing_damage_is_named():
+    with pytest.raises(ValueError, match="picker lacks text .*, corruption 'nothing', seed 1"):
+        show.corruption_picker(damages()[:-1])
+
+
 def test_clicking_a_cell_and_a_code_changes_the_picture(opened):
     fragment = picker()
     data, page = stored_data(fragment), opened(fragment)
@@ -393,8 +431,8 @@ def test_choosing_a_code_shows_its_words_and_the_codes_before_it(opened):
 
 
 def test_all_fit_a_phone_and_live_on_one_page(opened):
-    page = opened(gallery(), picker(), gallery(), viewer(), width=360)
+    page = opened(gallery(), picker(), corruptions(), gallery(), viewer(), width=360)
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     page.select_option("[data-axis=prompt] >> nth=1", "1")
     assert page.locator(".status").nth(0).text_content().startswith("“a cat”")
-    assert page.locator(".status").nth(2).text_content().startswith("“evil")
+    assert page.locator(".status").nth(3).text_content().startswith("“evil")

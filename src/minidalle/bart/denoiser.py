@@ -7,6 +7,7 @@ After transformers' `models/bart/modeling_bart.py`.
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -183,3 +184,45 @@ def denoising_loss(
     logits = model(text_ids, text_mask, targets, dropout_key=dropout_key)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
     return (losses * target_mask).sum() / jnp.maximum(target_mask.sum(), 1)
+
+
+def repair(model: Bart, text_ids: jax.Array, text_mask: jax.Array, length: int) -> jax.Array:
+    """The text that the model writes for a damaged one when it takes the likeliest token each time (greedy search).
+
+    Every step computes all positions anew, which costs little for captions; a cache as in `minidalle.bart.sampling` would
+    compute one.
+
+    Args:
+        model: the BART.
+        text_ids, text_mask: (B, T) the damaged texts.
+        length: how many tokens are written at most.
+
+    Returns:
+        (B, length) int32: the text with its `bos_token_id` and `eos_token_id` as in training, then `pad_token_id`.
+
+    Raises:
+        ValueError: `length` is not between 1 and ``max_position_embeddings``; or as in the model's call.
+    """
+    if not 1 <= length <= model.config.max_position_embeddings:
+        raise ValueError(
+            f"length is {length}; this model writes 1 to max_position_embeddings = "
+            f"{model.config.max_position_embeddings} tokens"
+        )
+    return _write(*nnx.split(model), model.encode(text_ids, text_mask), text_mask, length)
+
+
+@functools.partial(jax.jit, static_argnames=("structure", "length"))
+def _write(
+    structure: nnx.GraphDef, parameters: nnx.State, states: jax.Array, text_mask: jax.Array, length: int
+) -> jax.Array:
+    model = nnx.merge(structure, parameters)
+    config = model.config
+
+    def write(position: jax.Array, written: jax.Array) -> jax.Array:
+        inputs = shift_right(written, config.decoder_start_token_id)
+        best = model.decode(states, text_mask, inputs)[:, position].argmax(axis=-1)
+        ended = (written == config.eos_token_id).any(axis=1)
+        return written.at[:, position].set(jnp.where(ended, config.pad_token_id, best))
+
+    empty = jnp.full((len(states), length), config.pad_token_id, jnp.int32)
+    return jax.lax.fori_loop(0, length, write, empty)

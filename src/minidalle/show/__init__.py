@@ -5,6 +5,7 @@ from minidalle.show.about import about, hosted_on
 from minidalle.show.attention import attention_maps, attention_viewer
 from minidalle.show.codes import code_colours, code_map, ladder, overlay, palette, receptive_field, voronoi
 from minidalle.show.controls import Turn, explore_sampling, sampling_controls
+from minidalle.show.corruptions import Damage, corruption_picker
 from minidalle.show.grids import compare, grid
 from minidalle.show.plots import (
     bars,
@@ -22,6 +23,7 @@ from minidalle.show.widgets import State, code_picker, explore, prompt_box, prom
 from minidalle.show.words import merge_slider, pieces
 
 __all__ = [
+    "Damage",
     "State",
     "Turn",
     "about",
@@ -35,6 +37,7 @@ __all__ = [
     "codebook_usage",
     "compare",
     "contact_sheet",
+    "corruption_picker",
     "curves",
     "explore",
     "explore_sampling",

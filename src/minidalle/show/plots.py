@@ -26,18 +26,22 @@ def curves(
 ) -> Picture:
     """One or more lines over a shared axis, told apart by colour and by dash, named at their right ends.
 
-    lines: label → values `(points,)`, or → `(x, values)` where each line has its own axis.
+    lines: label → values `(points,)`, or → `(x, values)` where each line has its own axis. Values `(runs, points)` are
+    drawn as their mean, with the range of the runs behind it.
     x: the shared axis; by default 0, 1, 2, ….
     """
     figure, ((axis,),) = new_figure(7.0, height)
     ends = []
     for index, (label, values) in enumerate(lines.items()):
         across, up = values if isinstance(values, tuple) else (x, values)
-        up = np.asarray(up, float)
+        runs = np.atleast_2d(np.asarray(up, float))
+        up = runs.mean(0)
         across = np.arange(len(up)) if across is None else np.asarray(across, float)
         if len(across) != len(up):
             raise ValueError(f"line {label!r} has {len(up)} values over {len(across)} points; give one for each point")
         colour = PALETTE[index % len(PALETTE)]
+        if len(runs) > 1:
+            axis.fill_between(across, runs.min(0), runs.max(0), color=colour, alpha=0.2, linewidth=0)
         axis.plot(
             across,
             up,

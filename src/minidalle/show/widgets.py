@@ -14,7 +14,18 @@ from minidalle.data.pictures import to_uint8
 from minidalle.show.codes import code_colours, square
 from minidalle.show.fragment import Fragment, asset, data_uri, escape, fragment, pictures_list
 
-__all__ = ["PromptBox", "State", "code_picker", "explore", "is_live", "live_box", "prompt_box", "prompt_gallery"]
+__all__ = [
+    "PromptBox",
+    "State",
+    "arrange",
+    "code_picker",
+    "explore",
+    "is_live",
+    "live_box",
+    "prompt_box",
+    "prompt_gallery",
+    "slider",
+]
 
 
 @dataclass(frozen=True)
@@ -60,20 +71,8 @@ def prompt_gallery(states: Sequence[State]) -> Fragment:
     state, which are the best where the pipeline ranked them.
     Raises ValueError naming the combination that is missing or given twice.
     """
-    if not states:
-        raise ValueError("the gallery got no states; make some with explore(pipe, prompts)")
     names = ("prompt", "guidance", "temperature", "seed")
-    values = [list(dict.fromkeys(getattr(state, name) for state in states)) for name in names]
-    values[1:] = [sorted(each) for each in values[1:]]
-    table = {}
-    for state in states:
-        key = tuple(each.index(getattr(state, name)) for name, each in zip(names, values, strict=True))
-        if key in table:
-            raise ValueError(f"the gallery got {_setting(names, values, key)} twice; give each combination once")
-        table[key] = state
-    for key in np.ndindex(*map(len, values)):
-        if key not in table:
-            raise ValueError(f"the gallery lacks {_setting(names, values, key)}; give a state for every combination")
+    values, table = arrange("gallery", states, names, "explore(pipe, prompts)")
     most = min(len(state.images) for state in states)
     data = {
         "axes": [
@@ -88,14 +87,36 @@ def prompt_gallery(states: Sequence[State]) -> Fragment:
     options = "".join(f'<option value="{index}">{escape(prompt)}</option>' for index, prompt in enumerate(values[0]))
     controls = [f'<label class="wide">Prompt <select data-axis="prompt">{options}</select></label>']
     for name, each in zip(names[1:], values[1:], strict=True):
-        controls.append(_slider(name, name.capitalize(), 0, len(each) - 1, 0, _number(each[0])))
-    controls.append(_slider("pictures", "Pictures", 1, most, most, str(most)))
+        controls.append(slider(name, name.capitalize(), 0, len(each) - 1, 0, _number(each[0])))
+    controls.append(slider("pictures", "Pictures", 1, most, most, str(most)))
     body = (
         f'<div class="controls" hidden>{"".join(controls)}</div>\n'
         f"{pictures_list(data['states'][','.join(map(str, first))]['pictures'])}\n"
         f'<p class="status" role="status">“{escape(values[0][0])}”</p>'
     )
     return fragment("gallery", body, data, "Pictures drawn beforehand for several prompts and settings")
+
+
+def arrange(what: str, states: Sequence, names: Sequence[str], maker: str) -> tuple[list[list], dict[tuple, object]]:
+    """The values that each of the attributes `names` takes, and the state for each combination of their indices.
+
+    Numbers are sorted, words stay in the order in which they come. Raises ValueError, which calls the widget `what`, for
+    no states (make some with `maker`) and for a combination that is missing or given twice.
+    """
+    if not states:
+        raise ValueError(f"the {what} got no states; make some with {maker}")
+    values = [list(dict.fromkeys(getattr(state, name) for state in states)) for name in names]
+    values = [each if isinstance(each[0], str) else sorted(each) for each in values]
+    table = {}
+    for state in states:
+        key = tuple(each.index(getattr(state, name)) for name, each in zip(names, values, strict=True))
+        if key in table:
+            raise ValueError(f"the {what} got {_setting(names, values, key)} twice; give each combination once")
+        table[key] = state
+    for key in np.ndindex(*map(len, values)):
+        if key not in table:
+            raise ValueError(f"the {what} lacks {_setting(names, values, key)}; give a state for every combination")
+    return values, table
 
 
 class PromptBox:
@@ -302,7 +323,8 @@ def _note(state: State) -> str:
     return " Best first; the number is CLIP's score."
 
 
-def _slider(name: str, label: str, low: int, high: int, value: int, text: str) -> str:
+def slider(name: str, label: str, low: int, high: int, value: int, text: str) -> str:
+    """A labelled slider over whole numbers; `text` is what stands beside the label at the start."""
     off = " disabled" if low == high else ""
     return (
         f"<label>{escape(label)} <output>{escape(text)}</output>"
