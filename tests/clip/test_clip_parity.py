@@ -35,6 +35,10 @@ def close(actual, wanted):
     np.testing.assert_allclose(np.asarray(actual), wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
 
 
+def pixels(expected):
+    return jnp.asarray(expected["pixel_values"].transpose(0, 2, 3, 1))
+
+
 def test_what_stands_behind_the_end_token_has_no_influence(clip, expected):
     ids = expected["input_ids"].copy()
     with_rest = clip.encode_text(jnp.asarray(ids), jnp.asarray(expected["attention_mask"]))

@@ -42,7 +42,7 @@ def test_every_output_is_the_originals(case, weights):
     assert rows
     far = {row.output: row.error for row in rows if row.error > (0 if row.codes else 1e-5)}
     assert far == {}
-    if case in DALLEBARTS:
+    if case in DALLEBARTS and case != "dallebart_mini_noscan":  # which has the drawing of dallebart_mini_scan
         outputs = {row.output for row in rows}
         assert {
             "logits",
@@ -54,7 +54,11 @@ def test_every_output_is_the_originals(case, weights):
         } <= outputs
 
 
-@pytest.mark.xfail(reason="measured: 1.0e-2 to 1.9e-2; rounding the weights alone makes 0.7e-2 to 1.0e-2", strict=True)
+@pytest.mark.xfail(
+    raises=AssertionError,
+    reason="measured: 1.0e-2 to 1.9e-2; rounding the weights alone makes 0.7e-2 to 1.0e-2",
+    strict=True,
+)
 @pytest.mark.parametrize("case", DALLEBARTS)
 def test_logits_in_bfloat16_are_within_a_hundredth_of_the_originals(half_precision, case):
     assert half_precision[case]["logits"] < 1e-2

@@ -17,7 +17,8 @@ from minidalle.vqgan import VQGAN, VQGANConfig
 from minidalle.vqgan.port import to_jax, to_torch
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
-VQGAN_JAX = ("vqgan_jax_basic", "vqgan_jax_shortcut")
+VQGAN_JAX = {"vqgan_jax_basic": 1, "vqgan_jax_shortcut": 2, "vqgan_jax_f16": 1}  # case: recorded sets of pictures
+CASES = [(case, index) for case, count in VQGAN_JAX.items() for index in range(count)]
 
 
 @pytest.fixture(scope="module")
