@@ -71,7 +71,8 @@ def dallebart(case: Case) -> Found:
     if case.exact:
         runs = []
         for number, setting in enumerate(case.meta.get("sample_settings", [])):
-            sequences = io[f"gen_sample{number}_sequences"]
+            if (sequences := io.get(f"gen_sample{number}_sequences")) is None:
+                continue
             values = {name: float(str(value).split()[-1]) for name, value in setting.items() if name != "prng_key"}
             seed = int(re.search(r"PRNGKey\((\d+)\)", setting["prng_key"])[1])
             ours = original_draws(guided(sequences, values.pop("condition_scale")), seed, **values)

@@ -42,7 +42,7 @@ def test_every_output_is_the_originals(case, weights):
     assert rows
     far = {row.output: row.error for row in rows if row.error > (0 if row.codes else 1e-5)}
     assert far == {}
-    if case in DALLEBARTS:
+    if case in DALLEBARTS and case != "dallebart_mini_noscan":  # which has the drawing of dallebart_mini_scan
         outputs = {row.output for row in rows}
         assert {
             "logits",
