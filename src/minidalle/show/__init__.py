@@ -5,6 +5,7 @@ from minidalle.show.about import about, hosted_on
 from minidalle.show.codes import code_colours, code_map, ladder, palette, receptive_field, voronoi
 from minidalle.show.grids import compare, grid
 from minidalle.show.plots import bars, codebook_usage, curves, heatmap, loss_curve, perplexity, rate_distortion, stacks
+from minidalle.show.similarity import similarity_matrix, temperature_slider
 from minidalle.show.style import style
 from minidalle.show.widgets import State, code_picker, explore, prompt_box, prompt_gallery
 
@@ -32,7 +33,9 @@ __all__ = [
     "rate_distortion",
     "receptive_field",
     "save_grid",
+    "similarity_matrix",
     "stacks",
     "style",
+    "temperature_slider",
     "voronoi",
 ]
