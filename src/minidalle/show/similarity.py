@@ -39,8 +39,8 @@ def similarity_matrix(images, captions: Sequence[str], values, *, label: str = "
         axis.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=9, color=ink)
     for place in range(min(rows, columns)):
         axis.add_patch(Rectangle((place - 0.5, place - 0.5), 1, 1, fill=False, edgecolor=PALETTE[1], linewidth=2.5))
-    names = [textwrap.fill(str(caption), 18).replace("$", r"\$") for caption in captions]
-    axis.set_xticks(range(columns), names, rotation=40, ha="left", rotation_mode="anchor", fontsize=9)
+    names = [textwrap.fill(str(caption), 26).replace("$", r"\$") for caption in captions]
+    axis.set_xticks(range(columns), names, rotation=45, ha="left", rotation_mode="anchor", fontsize=9)
     axis.xaxis.tick_top()
     axis.set_yticks([])
     axis.tick_params(length=0)
