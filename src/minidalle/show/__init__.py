@@ -18,6 +18,7 @@ from minidalle.show.plots import (
     rate_distortion,
     stacks,
 )
+from minidalle.show.similarity import similarity_matrix, temperature_slider
 from minidalle.show.style import style
 from minidalle.show.widgets import State, code_picker, explore, prompt_box, prompt_gallery
 from minidalle.show.words import merge_slider, pieces
@@ -57,7 +58,9 @@ __all__ = [
     "receptive_field",
     "sampling_controls",
     "save_grid",
+    "similarity_matrix",
     "stacks",
     "style",
+    "temperature_slider",
     "voronoi",
 ]
