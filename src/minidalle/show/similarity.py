@@ -89,7 +89,7 @@ def temperature_slider(
         f'<div class="heated"><img src="{data_uri(image, 100)}" alt="The picture of this row">'
         f"<label>Temperature <output>{data['temperatures'][start]}</output>"
         f'<input type="range" min="0" max="{len(steps) - 1}" value="{start}" step="1" disabled></label></div>\n'
-        f'<ul class="chances">{"".join(bars)}</ul>\n'
+        f'<ul class="rivals">{"".join(bars)}</ul>\n'
         f'<p class="status" role="status">loss of this row: {data["losses"][start]} nats</p>'
     )
     return fragment("temperature", body, data, "Probabilities of captions at the temperature that you choose")
