@@ -13,7 +13,8 @@ from flax import nnx
 from benchmarks.processes import serve
 from benchmarks.report import versions
 from minidalle.bart import stream
-from minidalle.hub.min_dalle import load_detoker, load_min_dalle
+from minidalle.hub.detoker import load_detoker
+from minidalle.hub.min_dalle import load_min_dalle
 from minidalle.training.tree import flatten_names
 
 

@@ -13,7 +13,8 @@ from flax import nnx
 
 from minidalle.bart import DalleBart, DalleBartConfig
 from minidalle.hub.dallebart import save_dallebart
-from minidalle.hub.min_dalle import save_detoker, save_min_dalle
+from minidalle.hub.detoker import save_detoker
+from minidalle.hub.min_dalle import save_min_dalle
 from minidalle.hub.native import save
 from minidalle.training.tree import build_filled, flatten_names
 from minidalle.vqgan import VQGANConfig
