@@ -4,6 +4,13 @@ import jax
 import pytest
 
 
+@pytest.fixture(scope="module", autouse=True)
+def forget_compiled():
+    """Give back what a file's tests compiled: each program holds memory maps, of which Linux allows a process 65,530."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="module")
 def quickly_compiled():
     """Full float32 products also on a GPU, and little time for the compiler: test networks are tiny and many."""
