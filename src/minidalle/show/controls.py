@@ -144,7 +144,7 @@ def _body(data: dict, start: list[int]) -> str:
         for label, each, index in zip(LABELS, data["values"], start, strict=True)
     )
     bars = "".join(
-        f'<li><img src="{data["patches"][str(code)]}" alt=""><span>{code}</span>'
+        f'<li><img src="{data["patches"][str(code)]}" alt="patch of code {code}"><span>{code}</span>'
         f'<span class="track"><span style="width:{100 * chance:.1f}%"></span></span><span>{100 * chance:.1f} %</span></li>'
         for code, chance in state["bars"]
     )

@@ -15,7 +15,7 @@ function controls(root, data) {
     const item = document.createElement("li");
     const image = add(item, "img");
     image.src = data.patches[code];
-    image.alt = "";
+    image.alt = "patch of code " + code;
     add(item, "span", String(code));
     const track = add(item, "span");
     track.className = "track";
