@@ -16,10 +16,9 @@ import optax
 from flax import nnx
 from flax.typing import Dtype
 
-from minidalle.bart.blocks import split_key
 from minidalle.bart.config import DalleBartConfig
-from minidalle.bart.model import as_attention_mask, check_codes, check_text, shift_right
-from minidalle.bart.stack import Stack, run_stack
+from minidalle.bart.model import EncoderDecoder, shift_right
+from minidalle.bart.stack import Stack
 
 POSITION_OFFSET = 2  # rows of BART's position tables before the first position: they stood for padding in fairseq
 
@@ -93,7 +92,7 @@ class Constant(nnx.Variable):
     """What is saved with a model and not trained."""
 
 
-class Bart(nnx.Module):
+class Bart(EncoderDecoder):
     """Scores of each token of a text, given a damaged one and the tokens before it.
 
     Args:
@@ -131,34 +130,12 @@ class Bart(nnx.Module):
             ValueError: a text is longer than ``max_position_embeddings``, an id is outside the vocabulary, or a mask row is
                 all zero. Inside ``jax.jit`` values cannot be looked at.
         """
-        encoder_key, decoder_key = split_key(dropout_key, 2)
-        states = self.encode(text_ids, text_mask, dropout_key=encoder_key)
-        inputs = shift_right(targets, self.config.decoder_start_token_id)
-        return self.decode(states, text_mask, inputs, dropout_key=decoder_key)
+        return self.forward(text_ids, text_mask, targets, dropout_key)
 
-    def encode(self, text_ids: jax.Array, text_mask: jax.Array, *, dropout_key: jax.Array | None = None) -> jax.Array:
-        """Encoder states (B, T, d_model) of texts; arguments and errors as in the call."""
-        check_text(self.blocks, text_ids, text_mask)
-        return run_stack(*nnx.split(self.encoder), text_ids, (as_attention_mask(text_mask),), dropout_key)
-
-    def decode(
-        self, states: jax.Array, text_mask: jax.Array, inputs: jax.Array, *, dropout_key: jax.Array | None = None
-    ) -> jax.Array:
-        """Logits (B, L, vocab_size), float32, for decoder inputs (B, L) that begin with the start token.
-
-        Args:
-            states: (B, T, d_model) from ``encode``.
-            text_mask: (B, T).
-            inputs: (B, L), already shifted.
-            dropout_key: randomness for dropout, or None.
-        """
-        check_codes(self.blocks, inputs)
-        causal_mask = jnp.tril(jnp.ones((inputs.shape[1], inputs.shape[1]), bool))
-        layer_inputs = causal_mask, states, as_attention_mask(text_mask)
-        hidden = run_stack(*nnx.split(self.decoder), inputs, layer_inputs, dropout_key)
-        return self.decoder.embed_tokens.attend(hidden).astype(jnp.float32) + self.final_logits_bias[...].astype(
-            jnp.float32
-        )
+    def logits(self, hidden: jax.Array) -> jax.Array:
+        """Logits (B, L, vocab_size), float32, of the decoder's states (B, L, d_model)."""
+        scores = self.decoder.embed_tokens.attend(hidden).astype(jnp.float32)
+        return scores + self.final_logits_bias[...].astype(jnp.float32)
 
 
 def denoising_loss(

@@ -8,6 +8,8 @@ What differs from the BART of Lewis et al. 2020, besides the arrangement of its 
 After dalle-mini 0.1.5, ``model/modeling.py``.
 """
 
+from abc import abstractmethod
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,7 +21,53 @@ from minidalle.bart.config import DalleBartConfig
 from minidalle.bart.stack import Stack, run_stack
 
 
-class DalleBart(nnx.Module):
+class EncoderDecoder(nnx.Module):
+    """What DalleBart and BART itself have in common: the way from a text through two stacks to logits.
+
+    ``blocks`` is what ``encoder`` and ``decoder`` were built from.
+    """
+
+    blocks: DalleBartConfig
+    encoder: Stack
+    decoder: Stack
+
+    def encode(self, text_ids: jax.Array, text_mask: jax.Array, *, dropout_key: jax.Array | None = None) -> jax.Array:
+        """Encoder states (B, T, d_model) of texts; arguments and errors as in the call."""
+        check_text(self.blocks, text_ids, text_mask)
+        return run_stack(*nnx.split(self.encoder), text_ids, (as_attention_mask(text_mask),), dropout_key)
+
+    def decode(
+        self, states: jax.Array, text_mask: jax.Array, inputs: jax.Array, *, dropout_key: jax.Array | None = None
+    ) -> jax.Array:
+        """Logits (B, L, rows of the decoder's table), float32, for inputs (B, L) that begin with the start token.
+
+        Args:
+            states: (B, T, d_model) from ``encode``.
+            text_mask: (B, T).
+            inputs: (B, L), already shifted: entry l is what stands *before* the token that logits l score.
+            dropout_key: randomness for dropout, or None.
+        """
+        check_codes(self.blocks, inputs)
+        length = inputs.shape[1]
+        causal_mask = jnp.tril(jnp.ones((length, length), bool))
+        layer_inputs = causal_mask, states, as_attention_mask(text_mask)
+        return self.logits(run_stack(*nnx.split(self.decoder), inputs, layer_inputs, dropout_key))
+
+    @abstractmethod
+    def logits(self, hidden: jax.Array) -> jax.Array:
+        """Logits (B, L, rows of the decoder's table), float32, of the decoder's states (B, L, d_model)."""
+
+    def forward(
+        self, text_ids: jax.Array, text_mask: jax.Array, targets: jax.Array, dropout_key: jax.Array | None
+    ) -> jax.Array:
+        """Logits of every target (B, L), each seeing the text and the targets before it."""
+        encoder_key, decoder_key = split_key(dropout_key, 2)
+        states = self.encode(text_ids, text_mask, dropout_key=encoder_key)
+        inputs = shift_right(targets, self.blocks.decoder_start_token_id)
+        return self.decode(states, text_mask, inputs, dropout_key=decoder_key)
+
+
+class DalleBart(EncoderDecoder):
     """Scores of each image code, given a caption and the codes before it.
 
     Args:
@@ -32,7 +80,7 @@ class DalleBart(nnx.Module):
     def __init__(
         self, config: DalleBartConfig, *, rngs: nnx.Rngs, dtype: Dtype = jnp.float32, param_dtype: Dtype = jnp.float32
     ):
-        self.config, self.dtype = config, dtype
+        self.config, self.blocks, self.dtype = config, config, dtype
         common = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         rows = config.image_vocab_size + 1  # the start token stands after the codes
         self.encoder = Stack(config, "encoder", config.encoder_vocab_size, config.max_text_length, **common)
@@ -62,32 +110,10 @@ class DalleBart(nnx.Module):
             ValueError: a length is beyond its table, an id is outside its table, a mask row is all zero, or shapes do
                 not fit. Inside ``jax.jit`` values cannot be looked at: there an id outside its table gives NaN.
         """
-        encoder_key, decoder_key = split_key(dropout_key, 2)
-        states = self.encode(text_ids, text_mask, dropout_key=encoder_key)
-        inputs = shift_right(codes, self.config.decoder_start_token_id)
-        return self.decode(states, text_mask, inputs, dropout_key=decoder_key)
+        return self.forward(text_ids, text_mask, codes, dropout_key)
 
-    def encode(self, text_ids: jax.Array, text_mask: jax.Array, *, dropout_key: jax.Array | None = None) -> jax.Array:
-        """Encoder states (B, T, d_model) of captions; arguments and errors as in the call."""
-        check_text(self.config, text_ids, text_mask)
-        return run_stack(*nnx.split(self.encoder), text_ids, (as_attention_mask(text_mask),), dropout_key)
-
-    def decode(
-        self, states: jax.Array, text_mask: jax.Array, inputs: jax.Array, *, dropout_key: jax.Array | None = None
-    ) -> jax.Array:
-        """Logits (B, L, image_vocab_size + 1), float32, for decoder inputs (B, L) that begin with the start token.
-
-        Args:
-            states: (B, T, d_model) from ``encode``.
-            text_mask: (B, T).
-            inputs: (B, L), already shifted: entry l is what stands *before* the code that logits l score.
-            dropout_key: randomness for dropout, or None.
-        """
-        check_codes(self.config, inputs)
-        length = inputs.shape[1]
-        causal_mask = jnp.tril(jnp.ones((length, length), bool))
-        layer_inputs = causal_mask, states, as_attention_mask(text_mask)
-        hidden = run_stack(*nnx.split(self.decoder), inputs, layer_inputs, dropout_key)
+    def logits(self, hidden: jax.Array) -> jax.Array:
+        """Logits (B, L, image_vocab_size + 1), float32, of the decoder's states (B, L, d_model)."""
         logits = self.decoder.embed_tokens.attend(hidden) if self.lm_head is None else self.lm_head(hidden)
         return logits.astype(jnp.float32)
 
