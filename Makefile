@@ -10,7 +10,7 @@ export PATH := $(abspath $(VENV))/bin:$(PATH)
 export JUPYTER_PREFER_ENV_PATH = 1
 
 .DEFAULT_GOAL := book
-.PHONY: help book test lint format lab test-browser test-oldest test-newest checkpoints evaluate stamp pins coverage linkcheck chapters clean
+.PHONY: help book pdf test lint format lab test-browser test-oldest test-newest checkpoints evaluate stamp pins coverage linkcheck chapters clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | awk -F'|' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -27,6 +27,10 @@ chapters: $(INSTALLED) ## run the chapters that changed since they last passed
 
 book: chapters ## run the chapters and render the book to _build/html/index.html
 	$(RUN) -m tools.render
+
+pdf: chapters ## run the chapters and print the book to _build/minidalle.pdf (needs Chromium)
+	$(RUN) -m tools.render --builder singlehtml
+	$(RUN) -m tools.pdf
 
 test: $(INSTALLED) ## every unit test, and every chapter as a test
 	mkdir -p _build/coverage && rm -f _build/coverage/data*
@@ -64,7 +68,7 @@ test-newest: ## the unit tests with the newest of everything
 lab: $(INSTALLED) ## open the chapters in JupyterLab
 	cd book && $(abspath $(RUN)) -m jupyterlab
 
-test-browser: $(INSTALLED) ## look at every rendered page in headless Chromium (after `make book`)
+test-browser: $(INSTALLED) ## look at every rendered page in headless Chromium (after `make book pdf`)
 	$(RUN) -m pytest tests/browser
 
 checkpoints: $(INSTALLED) ## train the shipped checkpoints again (hours on two cores)

@@ -86,7 +86,7 @@ def main() -> int:
         print("Run `python -m tools.execute` first; `make book` does both.", file=sys.stderr)
         return 1
     # Pages are rendered anew, all of them: Sphinx repeats no warning about a page that it does not read again.
-    for left in ("html", ".doctrees", "jupyter_execute"):
+    for left in (arguments.builder, ".doctrees", "jupyter_execute"):
         shutil.rmtree(chapters.ROOT / "_build" / left, ignore_errors=True)
     program = Path(sys.executable).with_name("jupyter-book")  # it has no `python -m` form
     command = [program, "build", chapters.SOURCE, "--path-output", chapters.ROOT]

@@ -2,8 +2,6 @@
 
 import functools
 import http.server
-import os
-import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,11 +10,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, Request, sync_playwright
 
+from tools.browser import FLAGS, find_chromium, open_page
 from tools.chapters import HTML, ROOT
-
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-FLAGS += ["--disable-component-update", "--disable-sync"]
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
@@ -41,9 +36,10 @@ def address() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """Start the Chromium that the machine has; CHROMIUM names another."""
-    program = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
-    if program is None:
-        pytest.exit("no Chromium found; install Debian's package chromium, or set CHROMIUM to a browser", returncode=1)
+    try:
+        program = find_chromium()
+    except FileNotFoundError as error:
+        pytest.exit(str(error), returncode=1)
     with sync_playwright() as playwright:
         running = playwright.chromium.launch(executable_path=program, args=FLAGS, headless=True)
         yield running
@@ -60,8 +56,7 @@ class Visit:
 
     def open(self, path: str) -> Page:
         """Load a page of the book, and wait until nothing is loading and formulas are set."""
-        self.page.goto(f"{self.address}/{path}", wait_until="networkidle")
-        self.page.evaluate("() => window.MathJax && MathJax.startup ? MathJax.startup.promise.then(() => null) : null")
+        open_page(self.page, f"{self.address}/{path}")
         return self.page
 
 
