@@ -14,7 +14,7 @@ from pathlib import Path
 import nbformat
 import yaml
 
-from tools import chapters, execute, status, vendor
+from tools import chapters, execute, exercises, status, vendor
 
 # Both are read by Sphinx from the gathered sources, so they stand there as they stand in the repository.
 FOLDERS = ("_ext", "_static")
@@ -22,11 +22,18 @@ FOLDERS = ("_ext", "_static")
 _BAR = re.compile(r"^(.*: )?\s*(\d+%\||\d+it \[)")
 
 
-def fill(text: str, record: dict | None, records: dict[str, dict]) -> str:
-    """Return a page's Markdown with the measured line and the status table in their places."""
-    if record is not None:
-        text = text.replace(status.LINE, status.line(record))
-    return text.replace(status.TABLE, status.table(records))
+def fill(text: str, records: dict[str, dict], tasks: dict[str, dict[str, str]]) -> str:
+    """Return a page of prose with the table of run times and the list of exercises in their places."""
+    return text.replace(status.TABLE, status.table(records)).replace(exercises.PLACE, exercises.listing(tasks))
+
+
+def complete(notebook: nbformat.NotebookNode, page: str, record: dict) -> None:
+    """Give a chapter that has run its measured line and its exercises' targets, and take its progress bars away."""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = exercises.mark(cell.source, page).replace(status.LINE, status.line(record))
+        elif cell.cell_type == "code":
+            cell.outputs = without_progress_bars(cell.outputs)
 
 
 def without_progress_bars(outputs: list) -> list:
@@ -58,19 +65,16 @@ def gather(source: Path = chapters.SOURCE) -> list[str]:
     runnable = {page: path for page, path in paths.items() if path.suffix == ".ipynb"}
     late = [page for page, path in runnable.items() if execute.stale(path, chapters.key_of(path, around))]
     records = {page: execute.measured(path) for page, path in runnable.items() if page not in late}
+    ran = {page: nbformat.read(execute.paths_of(runnable[page])[0], as_version=4) for page in records}
+    tasks = {page: exercises.titles(notebook) for page, notebook in ran.items()}
     for page, path in paths.items():
         target = source / path.relative_to(chapters.ROOT)
         if path.suffix == ".md":
-            target.write_text(fill(path.read_text(encoding="utf8"), None, records), encoding="utf8")
-        elif page in records:
-            notebook = nbformat.read(execute.paths_of(path)[0], as_version=4)
-            for cell in notebook.cells:
-                if cell.cell_type == "markdown":
-                    cell.source = fill(cell.source, records[page], records)
-                elif cell.cell_type == "code":
-                    cell.outputs = without_progress_bars(cell.outputs)
+            target.write_text(fill(path.read_text(encoding="utf8"), records, tasks), encoding="utf8")
+        elif page in ran:
+            complete(ran[page], page, records[page])
             target.parent.mkdir(parents=True, exist_ok=True)
-            nbformat.write(notebook, target)
+            nbformat.write(ran[page], target)
     return late
 
 

@@ -50,3 +50,12 @@ def test_a_broken_link_would_be_seen() -> None:
     assert "no-such-place" not in places("book/back/glossary.html")
     assert "term-codebook" in places("book/back/glossary.html")
     assert any(address.startswith("../back/glossary.html#term-") for address in inside("book/images/codebook.html"))
+
+
+def test_the_index_leads_from_every_word_of_the_glossary_to_where_it_is_used() -> None:
+    words = {node.get_text(" ", strip=True).rstrip("# ") for node in soup("book/back/glossary.html").find_all("dt")}
+    entries = soup("book/back/index.html").select(".term-index > li")
+    assert {entry.strong.get_text() for entry in entries} == words
+    (codebook,) = (entry for entry in entries if entry.strong.get_text() == "codebook")
+    used = {link["href"].split("#")[0] for link in codebook.find_all("a", href=True)}
+    assert {"glossary.html", "../images/codebook.html", "../images/vqgan.html"} <= used

@@ -10,7 +10,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from tools import pins, render, stamp, status, vendor
+from tools import exercises, pins, render, stamp, status, vendor
 from tools.chapters import ROOT
 
 sys.path.insert(0, str(ROOT / "_ext"))
@@ -43,7 +43,9 @@ def test_sizes_in_words(count: int, words: str) -> None:
 
 
 def test_the_measured_line_takes_its_place() -> None:
-    text = render.fill(f"# Title\n\n{status.LINE}\n", RECORD, {})
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(f"# Title\n\n{status.LINE}\n")])
+    render.complete(notebook, "book/tour", RECORD)
+    text = notebook.cells[0].source
     assert "**2 min 5 s**" in text and "**1.8 GB**" in text and "1 November 2026" in text
     assert "2 cores (A Processor)" in text and "cpu" not in text
     assert status.LINE not in text
@@ -59,7 +61,29 @@ def test_the_status_table_adds_up_and_names_each_environment_once() -> None:
 
 
 def test_a_book_without_chapters_says_so() -> None:
-    assert "No chapter" in render.fill(status.TABLE, None, {})
+    assert "No chapter" in render.fill(status.TABLE, {}, {})
+
+
+EXERCISES = "**1. How many?** Count them.\n\n**Solution to 1.** Three.\n\n**2. And why.** Say it.\n\n**Solution to 2**"
+
+
+def exercise_book(text: str = EXERCISES) -> nbformat.NotebookNode:
+    return nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text)])
+
+
+def test_exercises_are_listed_with_links_to_targets_that_stand_before_them() -> None:
+    tasks = exercises.titles(exercise_book())
+    assert tasks == {"1": "How many?", "2": "And why"}
+    listed = render.fill(exercises.PLACE, {}, {"book/images/vqgan": tasks})
+    marked = exercises.mark(EXERCISES, "book/images/vqgan")
+    assert "1. [How many?](#exercise-images-vqgan-1) ([solution](#solution-images-vqgan-1))" in listed
+    assert "(exercise-images-vqgan-1)=\n**1. How many?**" in marked
+    assert "(solution-images-vqgan-2)=\n**Solution to 2**" in marked
+
+
+def test_an_exercise_without_a_solution_stops_the_build() -> None:
+    with pytest.raises(ValueError, match="3"):
+        exercises.titles(exercise_book(EXERCISES + "\n\n**3. Alone.** Nobody answers."))
 
 
 def test_progress_bars_leave_the_page_and_other_outputs_stay() -> None:
