@@ -93,11 +93,11 @@ def test_the_page_holds_bars_patches_and_pictures_of_every_state(pipe, turns):
 
 
 def test_a_missing_or_double_turn_is_named(pipe, turns):
-    with pytest.raises(ValueError, match=r"lack guidance 3.0, temperature 1.0, top_k 12"):
+    with pytest.raises(ValueError, match=r"lacks guidance 3.0, temperature 1.0, top_k 12"):
         show.sampling_controls(pipe, PREFIX, turns[:-1])
     with pytest.raises(ValueError, match="twice"):
         show.sampling_controls(pipe, PREFIX, [*turns, turns[0]])
-    with pytest.raises(ValueError, match="no turns"):
+    with pytest.raises(ValueError, match="no states"):
         show.sampling_controls(pipe, PREFIX, [])
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from minidalle.bart import sample
 from minidalle.bart.sampling import check_settings, guide, warp
 from minidalle.show.fragment import Fragment, data_uri, escape, fragment, pictures_list
+from minidalle.show.widgets import arrange
 
 __all__ = ["Turn", "explore_sampling", "sampling_controls"]
 AXES = ("guidance", "temperature", "top_k")
@@ -78,18 +79,7 @@ def sampling_controls(pipe, prefix_codes: np.ndarray, turns: Sequence[Turn], *, 
     them. most: bars that are shown. The patch of a code is cut from the beginning continued by it, all else white.
     Raises ValueError naming the combination that is missing or given twice.
     """
-    if not turns:
-        raise ValueError("the controls got no turns; make some with explore_sampling(pipe, prompt, prefix_codes)")
-    values = [sorted({getattr(turn, axis) for turn in turns}) for axis in AXES]
-    table = {}
-    for turn in turns:
-        key = tuple(each.index(getattr(turn, axis)) for axis, each in zip(AXES, values, strict=True))
-        if key in table:
-            raise ValueError(f"the controls got {_words(values, key)} twice; give each combination once")
-        table[key] = turn
-    for key in np.ndindex(*map(len, values)):
-        if key not in table:
-            raise ValueError(f"the controls lack {_words(values, key)}; give a turn for every combination")
+    values, table = arrange("set of controls", turns, AXES, "explore_sampling(pipe, prompt, prefix_codes)")
     likeliest = {key: _likeliest(turn.probabilities, most) for key, turn in table.items()}
     shown = sorted({code for codes in likeliest.values() for code in codes})
     data = {
@@ -158,7 +148,3 @@ def _body(data: dict, start: list[int]) -> str:
 
 def _nearest(values: list[float], wanted: float) -> int:
     return len(values) - 1 if np.isinf(wanted) else int(np.abs(np.asarray(values) - wanted).argmin())
-
-
-def _words(values: list[list[float]], key: tuple[int, ...]) -> str:
-    return ", ".join(f"{axis} {each[index]}" for axis, each, index in zip(AXES, values, key, strict=True))
