@@ -103,7 +103,7 @@ class NearestQuantizer(nn.Module):
         normalize: compare directions only, codes and vectors scaled to length 1 (Yu et al. 2021).
         rotation: pass the gradient by the rotation trick instead of straight through.
         revive_after: steps without a use after which a code is moved onto a random vector of the batch; 0 switches the
-            revival of dead codes off (Dhariwal et al. 2020, section 3.1 of Jukebox's appendix on codebooks).
+            revival of dead codes off ("random restarts", Dhariwal et al. 2020).
     """
 
     def __init__(self, n_embed, embed_dim, beta=0.25, legacy=False, normalize=False, rotation=False, revive_after=0):
@@ -237,7 +237,7 @@ class FSQ(nn.Module):
     """Finite scalar quantization: squash each of `len(levels)` dimensions and round it to one of its levels.
 
     The codebook is the grid of all level combinations, in [-1, 1]; code = Σ digit_i · Π_{j<i} levels_j, as in
-    Mentzer et al. 2023, section 3 and appendix A.1. There is no loss, and nothing to revive.
+    Mentzer et al. 2023 and the code in its appendix. There is no loss, and nothing to revive.
     """
 
     def __init__(self, levels: tuple[int, ...]):
