@@ -56,7 +56,7 @@ DEVICES = {  # NVIDIA's data sheets
     "L4": Device(24e9, 300e9, 121e12, 30.3e12),
     "RTX 4090": Device(24e9, 1008e9, 165e12, 82.6e12),
     "A100 40 GB": Device(40e9, 1555e9, 312e12, 19.5e12),
-    "H100": Device(80e9, 3350e9, 989e12, 67e12),
+    "H100": Device(80e9, 3350e9, 989e12, 67e12),  # SXM
 }
 
 
