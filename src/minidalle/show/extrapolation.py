@@ -33,7 +33,9 @@ def extrapolation(
             colour, mean = PALETTE[index % len(PALETTE)], runs.mean(0)
             slope, limit = np.polyfit(1 / n, mean, 1)
             if len(runs) > 1:
-                axis.fill_between(1 / n, *np.percentile(runs, [2.5, 97.5], axis=0), color=colour, alpha=0.2, linewidth=0)
+                axis.fill_between(
+                    1 / n, *np.percentile(runs, [2.5, 97.5], axis=0), color=colour, alpha=0.2, linewidth=0
+                )
             right = 1 / n.min()
             axis.plot([0, right], [limit, limit + slope * right], color=colour, linestyle=DASHES[index % len(DASHES)])
             axis.plot(1 / n, mean, "o", color=colour, markersize=5)
