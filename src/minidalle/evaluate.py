@@ -47,7 +47,7 @@ def bootstrap(values: np.ndarray, draws: int = 2000, seed: int = 0) -> dict[str,
 def frechet_distance(features: np.ndarray, others: np.ndarray) -> float:
     """Return the squared Fréchet distance between the normal distributions fitted to two sets of features.
 
-    |m − m'|² + tr(S + S' − 2 (S S')^½), with means m and covariances S; 0 for equal sets. On the 2,048 features of
+    ‖m − m'‖² + tr(S + S' − 2 (S S')^½), with means m and covariances S; 0 for equal sets. On the 2,048 features of
     Inception-v3 it is the FID of Heusel et al. (2017). Few rows make it too large, so compare only what has equally many.
 
     Args:
