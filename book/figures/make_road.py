@@ -40,6 +40,7 @@ CHAPTERS = {
     "sampling": ("bart_decoder", "codes"),
     "clip": ("clip",),
     "ranking": ("pictures", "clip", "ranked"),
+    "evaluation": ("caption", "pictures", "example", "ranked"),
     "pretrained": tuple(
         part for part in PLACES if part not in ("vqgan_encoder", "example")
     ),

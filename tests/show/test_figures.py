@@ -43,6 +43,9 @@ EXAMPLES = {
     "stacks": lambda: show.stacks(
         {"a": {"x": 1.0, "y": 2.0}, "b": {"x": 3.0, "y": 0.5}}, limits={"end": 3.0}, title="t"
     ),
+    "extrapolation": lambda: show.extrapolation(
+        {"slope": {"one": [[4, 2, 1]], "two": [[5, 3, 2], [6, 3, 2]]}, "level": {"one": [1, 1, 1]}}, [10, 20, 40]
+    ),
     "heatmap": lambda: show.heatmap(np.eye(3), write=1, xticks=list("abc"), yticks=list("abc")),
     "rate": lambda: show.rate_distortion({"small": {16: (4, 20.0), 64: (6, 24.0)}, "big": {16: (8, 22.0)}}),
     "code_map": lambda: show.code_map(np.arange(16), image=PICTURES[0], title="codes"),
@@ -86,6 +89,17 @@ def test_a_grid_shows_only_colours_of_its_pictures():
     figure = show.grid(PICTURES[:1], size=2)
     colours = {tuple(colour) for colour in drawn(figure).reshape(-1, 3)}
     assert colours - {(255, 255, 255)} == {tuple(colour) for colour in PICTURES[0].reshape(-1, 3)}
+
+
+def test_an_extrapolation_ends_where_the_bias_would():
+    """Values 3 + 50 / n lie on a straight line over 1/n, whose left end is 3."""
+    n = np.array([10, 20, 50])
+    figure = show.extrapolation({"": {"biased": 3 + 50 / n}}, n)
+    diamond = next(line for line in figure.axes[0].lines if line.get_marker() == "D")
+    np.testing.assert_allclose([*diamond.get_xdata(), *diamond.get_ydata()], [0, 3], atol=1e-9)
+    assert {"∞", "10", "20", "50", "biased"} <= set(texts(figure))
+    with pytest.raises(ValueError, match="2 values for 3 sizes"):
+        show.extrapolation({"": {"biased": [1, 2]}}, n)
 
 
 def test_captions_are_shown_as_written_dollars_and_all():

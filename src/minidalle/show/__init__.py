@@ -6,6 +6,7 @@ from minidalle.show.attention import attention_maps, attention_viewer
 from minidalle.show.codes import code_colours, code_map, ladder, overlay, palette, receptive_field, voronoi
 from minidalle.show.controls import Turn, explore_sampling, sampling_controls
 from minidalle.show.corruptions import Damage, corruption_picker
+from minidalle.show.extrapolation import extrapolation
 from minidalle.show.grids import compare, grid
 from minidalle.show.plots import (
     bars,
@@ -42,6 +43,7 @@ __all__ = [
     "curves",
     "explore",
     "explore_sampling",
+    "extrapolation",
     "grid",
     "heatmap",
     "hosted_on",
