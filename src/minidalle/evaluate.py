@@ -30,6 +30,36 @@ def share(hits: Sequence[bool]) -> dict[str, float]:
     return {"share": p, "low": centre - half, "high": centre + half, "n": n}
 
 
+def best_of_n(scores: np.ndarray, values: np.ndarray | None = None) -> np.ndarray:
+    """Return what the best-scored of n candidates is worth on average, for n = 1, …, N.
+
+    The mean is over all subsets of n of the N candidates: the k-th smallest score is the best of C(k−1, n−1) of the
+    C(N, n) subsets. For candidates drawn independently it is an unbiased estimate for a fresh draw of n.
+
+    Args:
+        scores: `(..., N)`, what the candidates are ranked by.
+        values: `(..., N)`, what is averaged; by default the scores themselves. Where scores are equal, those of earlier
+            candidates are preferred, as in `minidalle.clip.rank.rank`.
+
+    Returns:
+        `(..., N)` float64, entry n − 1 for n candidates. Entry 0 is the mean, the last one that of the best of all.
+
+    Raises:
+        ValueError: no candidates, scores that are not finite, or values of another shape.
+    """
+    scores = np.asarray(scores, np.float64)
+    values = scores if values is None else np.asarray(values, np.float64)
+    if scores.ndim == 0 or scores.shape[-1] == 0 or not np.isfinite(scores).all():
+        raise ValueError(f"scores have shape {scores.shape}; expected (..., N) finite numbers of one candidate or more")
+    if values.shape != scores.shape:
+        raise ValueError(f"values have shape {values.shape} and scores {scores.shape}; give one value for each score")
+    count = scores.shape[-1]
+    # Sorted falling and then turned round: of equal scores the earlier candidate comes last, and wins.
+    rising = np.argsort(-scores, axis=-1, kind="stable")[..., ::-1]
+    wins = [[math.comb(k - 1, n - 1) / math.comb(count, n) for n in range(1, count + 1)] for k in range(1, count + 1)]
+    return np.take_along_axis(values, rising, -1) @ np.array(wins)
+
+
 def psnr(images: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Return the peak signal-to-noise ratio of each pair of uint8 pictures `(n, H, W, 3)`, in decibels, at most 100."""
     error = (images.astype(np.float64) - others).reshape(len(images), -1)

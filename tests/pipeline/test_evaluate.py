@@ -1,12 +1,15 @@
 """The measures of the model card, against SciPy, scikit-image, and cases whose answer is known."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
+from scipy.special import comb
 from scipy.stats import binomtest
 from skimage.metrics import peak_signal_noise_ratio
 
 from minidalle.data import emoji
-from minidalle.evaluate import judge, nearest_emoji, psnr, share
+from minidalle.evaluate import best_of_n, judge, nearest_emoji, psnr, share
 from minidalle.evaluate import retrieval as measure_retrieval
 
 
@@ -17,6 +20,35 @@ def test_shares_have_wilsons_interval(hits, n):
     assert result["share"] == hits / n and result["n"] == n
     assert result["low"] == pytest.approx(expected.low, abs=1e-4)
     assert result["high"] == pytest.approx(expected.high, abs=1e-4)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_the_best_of_n_is_the_mean_over_all_subsets(ties):
+    generator = np.random.default_rng(0)
+    scores, values = generator.normal(size=(2, 3, 7))
+    scores = scores.round() if ties else scores
+    for row, (own, worth) in enumerate(zip(scores, values, strict=True)):
+        for n in range(1, 8):
+            # Subsets list their members in the order of drawing, and argmax takes the first of equal ones.
+            subsets = [list(some) for some in combinations(range(7), n)]
+            expected = np.mean([worth[some][own[some].argmax()] for some in subsets])
+            assert best_of_n(scores, values)[row, n - 1] == pytest.approx(expected, abs=1e-12)
+    np.testing.assert_allclose(best_of_n(scores)[:, [0, -1]], np.stack([scores.mean(1), scores.max(1)], 1))
+
+
+def test_a_judge_as_the_ranker_gives_the_chance_that_any_of_n_is_right():
+    right = np.arange(64) < 5  # 1 − C(N − c, n) / C(N, n), as pass@k of Chen et al. 2021
+    n = np.arange(1, 65)
+    np.testing.assert_allclose(best_of_n(right), 1 - comb(64 - 5, n) / comb(64, n), atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("scores", "values", "message"),
+    [([], None, "one candidate or more"), ([0.1, np.nan], None, "finite"), ([0.1, 0.2], [1.0], "one value for each")],
+)
+def test_candidates_that_cannot_be_ranked_are_named(scores, values, message):
+    with pytest.raises(ValueError, match=message):
+        best_of_n(scores, values)
 
 
 def test_psnr_is_scikit_images():

@@ -52,6 +52,8 @@ EXAMPLES = {
     "attention_maps": lambda: show.attention_maps(PICTURES[0], np.eye(16)[:, :3], ["<s>", " cat", " $"], title="looks"),
     "chances": lambda: show.chances({"as it is": [0.5, 0.3, 0.2], "top 1": [1, 0, 0], "flat": [1 / 3] * 3}),
     "overlay": lambda: show.overlay(PICTURES, np.arange(96).reshape(6, 16), label="bits", captions=["a cat"] * 6),
+    "ranked": lambda: show.ranked({"a $ cat": (PICTURES, np.arange(6), np.arange(6) % 2)}),
+    "blame": lambda: show.blame(0.4, [0.4, 0.5, 0.5], [0.4, 0.7, 0.9], interval=[[0.3] * 3, [0.6] * 3]),
     "ladder": lambda: show.ladder({"picture": PICTURES[0], "codes": np.arange(16).reshape(4, 4)}),
 }
 

@@ -6,6 +6,7 @@ from minidalle.show.attention import attention_maps, attention_viewer
 from minidalle.show.codes import code_colours, code_map, ladder, overlay, palette, receptive_field, voronoi
 from minidalle.show.controls import Turn, explore_sampling, sampling_controls
 from minidalle.show.corruptions import Damage, corruption_picker
+from minidalle.show.explorer import Judged, ranking_explorer
 from minidalle.show.grids import compare, grid
 from minidalle.show.plots import (
     bars,
@@ -18,6 +19,7 @@ from minidalle.show.plots import (
     rate_distortion,
     stacks,
 )
+from minidalle.show.ranking import blame, ranked
 from minidalle.show.similarity import similarity_matrix, temperature_slider
 from minidalle.show.style import style
 from minidalle.show.widgets import State, code_picker, explore, prompt_box, prompt_gallery
@@ -25,12 +27,14 @@ from minidalle.show.words import merge_slider, pieces
 
 __all__ = [
     "Damage",
+    "Judged",
     "State",
     "Turn",
     "about",
     "attention_maps",
     "attention_viewer",
     "bars",
+    "blame",
     "chances",
     "code_colours",
     "code_map",
@@ -54,6 +58,8 @@ __all__ = [
     "pieces",
     "prompt_box",
     "prompt_gallery",
+    "ranked",
+    "ranking_explorer",
     "rate_distortion",
     "receptive_field",
     "sampling_controls",

@@ -1,0 +1,105 @@
+"""Candidates in the order of their scores, and whose fault it is when the one that was picked is wrong."""
+
+import textwrap
+from collections.abc import Mapping
+
+import numpy as np
+
+from minidalle.data.pictures import to_uint8
+from minidalle.show.style import FAINT, INK, PALETTE, Picture, new_figure, styled
+
+__all__ = ["blame", "ranked"]
+RIGHT, WRONG = PALETTE[0], PALETTE[1]
+
+
+@styled
+def ranked(rows: Mapping[str, tuple[object, object, object]], *, most: int | None = None) -> Picture:
+    """One row of candidates for each caption, best score first; a frame and a mark tell which are right.
+
+    rows: caption → (images `(N, height, width, 3)`, scores `(N,)`, right `(N,)` bool), in any order.
+    most: how many of the best are shown; None shows all. Raises ValueError where a row's parts differ in length, or the
+    rows do.
+    """
+    if not rows:
+        raise ValueError("ranked got no rows; give a mapping from caption to (images, scores, right)")
+    sorted_rows = {caption: _sorted(caption, *parts, most) for caption, parts in rows.items()}
+    counts = {caption: len(scores) for caption, (_, scores, _) in sorted_rows.items()}
+    if len(set(counts.values())) > 1:
+        raise ValueError(f"rows differ in length: {counts}; rank the same number of candidates in every row")
+    count = next(iter(counts.values()))
+    labels = [textwrap.fill(str(caption), 18).replace("$", r"\$") for caption in sorted_rows]
+    margin = 0.085 * max(len(line) for label in labels for line in label.split("\n")) + 0.15
+    cell = min(0.95, (8.4 - margin) / count)
+    figure, axes = new_figure(count * (cell + 0.05) + margin, len(labels) * (cell + 0.28), len(labels), count)
+    figure.get_layout_engine().set(w_pad=0.025, h_pad=0.025, wspace=0, hspace=0)
+    for line, label, (images, scores, right) in zip(axes, labels, sorted_rows.values(), strict=True):
+        for axis, image, score, good in zip(line, images, scores, right, strict=True):
+            axis.imshow(image, interpolation="nearest")
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set(
+                visible=True, edgecolor=RIGHT if good else WRONG, linewidth=2.2, linestyle="-" if good else (0, (2, 1))
+            )
+            axis.set_xlabel(
+                f"{score:.2f} {'✓' if good else '✗'}", fontsize=9, labelpad=2, color=INK, fontfamily="DejaVu Sans"
+            )
+        line[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9.5, labelpad=6)
+    return figure
+
+
+@styled
+def blame(chance, picked, possible, *, interval=None, best: str = "CLIP's pick", height: float = 3.8) -> Picture:
+    """Shares of captions over the number of candidates n = 1, …, N: drawn right, found by ranking, missed, never drawn.
+
+    chance: share of right ones among all candidates. picked: `(N,)`, share of captions whose best-scored of n candidates
+    is right. possible: `(N,)`, share with at least one right candidate among n. interval: `(2, N)`, around `picked`.
+    best: what `picked` is called. Between `picked` and `possible` lies what the ranker misses, above `possible` what the
+    generator never drew. Raises ValueError when the curves differ in length, or one leaves [0, 1].
+    """
+    chance, picked, possible = float(chance), np.asarray(picked, float), np.asarray(possible, float)
+    if picked.shape != possible.shape or picked.ndim != 1 or (interval is not None and len(interval[0]) != len(picked)):
+        raise ValueError(f"picked has shape {picked.shape} and possible {possible.shape}; give (N,) of each, same N")
+    if min(chance, picked.min(), possible.min()) < 0 or max(chance, picked.max(), possible.max()) > 1:
+        raise ValueError("blame shows shares of captions; give numbers in [0, 1]")
+    number = np.arange(1, len(picked) + 1)
+    figure, ((axis,),) = new_figure(7.4, height)
+    axis.fill_between(number, 0, picked, color=PALETTE[5], alpha=0.35, linewidth=0)
+    axis.fill_between(number, picked, possible, color=PALETTE[4], alpha=0.45, linewidth=0)
+    axis.fill_between(number, possible, 1, color=PALETTE[6], alpha=0.16, linewidth=0)
+    if interval is not None:
+        axis.fill_between(number, *interval, color=PALETTE[0], alpha=0.22, linewidth=0)
+    axis.plot(number, possible, color=PALETTE[2], linestyle="--", marker="s", markersize=4)
+    axis.plot(number, picked, color=PALETTE[0], marker="o", markersize=4)
+    axis.axhline(chance, color=INK, linestyle=":", linewidth=1.4)
+    axis.set_xscale("log", base=2)
+    axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.minorticks_off()
+    low = max(0.0, min(picked.min(), chance, *([] if interval is None else interval[0])) - 0.12)
+    axis.set(xlim=(1, len(picked)), ylim=(low, 1), xlabel="candidates n", ylabel="share of captions")
+    axis.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+    middle = len(picked) ** 0.62  # on the logarithmic axis, right of the middle
+    upper, lower = (np.interp(middle, number, line) for line in (possible, picked))
+    for text, place in {
+        "no right one drawn: the generator's": (upper + 1) / 2,
+        "one was drawn, another picked: the ranker's": (upper + lower) / 2,
+        "right": (low + min(lower, chance)) / 2,
+    }.items():
+        axis.text(middle, place, text, ha="center", va="center", fontsize=9.5, color=INK)
+    for name, end, colour in (
+        ("a judge picks", possible[-1], PALETTE[2]), (best, picked[-1], PALETTE[0]), ("chance picks", chance, INK),
+    ):  # fmt: skip
+        axis.annotate(
+            name, (1.01, end), xycoords=("axes fraction", "data"), va="center", fontsize=10, color=colour,
+            fontweight="bold",
+        )  # fmt: skip
+    axis.tick_params(color=FAINT)
+    return figure
+
+
+def _sorted(caption: str, images, scores, right, most: int | None):
+    images, scores, right = to_uint8(images), np.asarray(scores, float), np.asarray(right, bool)
+    if not len(images) == len(scores) == len(right):
+        raise ValueError(
+            f"{caption!r} has {len(images)} images, {len(scores)} scores and {len(right)} verdicts; give as many of each"
+        )
+    order = np.argsort(-scores, kind="stable")[:most]
+    return images[order], scores[order], right[order]
