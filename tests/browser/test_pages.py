@@ -138,6 +138,20 @@ def test_nothing_is_wider_than_a_phone(visit: Visit, path: str) -> None:
     assert width <= window
 
 
+def test_the_ranking_explorer_is_worked_by_keys_on_its_page(visit: Visit) -> None:
+    page = visit.open("book/dalle/ranking.html")
+    explorer = page.locator("[id^=minidalle-explorer]")
+    assert explorer.locator(".explorer-pick").count() == 1
+    explorer.locator("input").press("Home")
+    assert explorer.locator(".status").text_content().startswith("Of 1 drawn")
+    explorer.locator("input").press("End")
+    assert explorer.locator(".explorer-later").count() == 0
+    explorer.locator(".explorer-caption").select_option(index=1)
+    assert explorer.locator(".heading").text_content() == f"“{explorer.locator('option').nth(1).text_content()}”"
+    assert explorer.evaluate("node => node.outerHTML.length") < 400_000
+    assert visit.complaints == []
+
+
 def test_search_finds_codebook(visit: Visit) -> None:
     page = visit.open("search.html?q=codebook")
     page.wait_for_selector("#search-results li", timeout=15_000)

@@ -52,7 +52,7 @@ def test_without_a_script_the_first_caption_is_ranked_and_judged():
     assert [image["alt"][:8] for image in page.all("img")] == ["number 3", "number 4", "number 1", "number 2"]
     assert [item.get("class") for item in page.all("li")] == ["explorer-pick", "", "", ""]
     status = "".join(page.words)
-    assert "CLIP picks number 3 with 0.80: wrong, the judge sees “<i>2</i>”. 2 of 4 are right." in status
+    assert "Of 4 drawn, 2 are right. CLIP picks the framed one, with 0.80: wrong, the judge sees “<i>2</i>”." in status
     assert "hidden" in dict(
         next(attributes for _, attributes in page.tags if "controls" in attributes.get("class", ""))
     )
@@ -78,7 +78,7 @@ def test_the_slider_lights_the_best_of_the_first_n_and_moves_the_points(opened):
     items, places = state()
     assert items == [[0, "explorer-pick"], [2, later], [3, later], [1, later]]
     assert places == [data["curves"][name][0] for name in CURVES]
-    assert page.text_content(".status") == "Of 1 drawn, CLIP picks number 1 with 0.30: right. 1 of 1 is right."
+    assert page.text_content(".status") == "Of 1 drawn, 1 is right. CLIP picks the framed one, with 0.30: right."
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")
     items, places = state()
@@ -101,7 +101,8 @@ def test_orders_and_captions_can_be_chosen(opened):  # noqa: F811
     assert order() == [3, 0, 2, 1]
     page.select_option(".explorer-caption", "1")
     assert order() == [0, 1, 2, 3] and page.text_content(".heading") == f"“{PROMPTS[1]}”"
-    assert page.text_content(".status").endswith("0 of 4 are right. No ranker could have helped.")
+    assert page.text_content(".status").startswith("Of 4 drawn, 0 are right.")
+    assert page.text_content(".status").endswith("No ranker could have helped.")
     assert page.locator(".explorer-pick").count() == 1
 
 

@@ -12,9 +12,9 @@ from minidalle.show.fragment import Fragment, data_uri, escape, fragment
 
 __all__ = ["Judged", "ranking_explorer"]
 ORDERS = ("as drawn", "by CLIP’s score", "by the judge, then CLIP")
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 460, 190, 44, 128, 10, 34  # of the plot, in its own units
-COLOURS = ("#0072B2", "#007A58", "#555555", "#B34A00")
-DASHES = ("", "6 4", "2 3", "8 3 2 3")
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 420, 190, 46, 132, 12, 38  # of the plot, in its own units
+COLOURS = ("#555555", "#0072B2", "#007A58", "#B34A00")
+DASHES = ("2 3", "", "6 4", "8 3 2 3")
 
 
 @dataclass(frozen=True)
@@ -100,11 +100,11 @@ def _body(data: dict, start: int) -> str:
         f'<label class="wide">Caption <select class="explorer-caption">{captions}</select></label>'
         f'<label class="explorer-half">Candidates drawn, n <output>{start}</output>'
         f'<input type="range" min="1" max="{count}" value="{start}" step="1"></label>'
-        f'<label>Shown <select class="explorer-order">{orders}</select></label></div>\n'
+        f'<label class="explorer-rest">Shown <select class="explorer-order">{orders}</select></label></div>\n'
         f'<p class="heading">“{escape(data["captions"][0])}”</p>\n'
         f'<ol class="pictures explorer-pictures">{items}</ol>\n'
-        f'<p class="status" role="status">Of {start} drawn, CLIP picks number {picked + 1} with '
-        f"{candidates[picked]['score']:.2f}: {escape(verdict)}. {right} of {start} are right.</p>\n"
+        f'<p class="status" role="status">Of {start} drawn, {right} {"is" if right == 1 else "are"} right. CLIP picks the '
+        f"framed one, with {candidates[picked]['score']:.2f}: {escape(verdict)}.</p>\n"
         f"{_plot(data, start)}"
     )
 
@@ -138,7 +138,7 @@ def _plot(data: dict, start: int) -> str:
     first = next(iter(data["curves"].values()))
     marks += [f'<text x="{first[n - 1][0]}" y="{base + 16}" text-anchor="middle">{n}</text>' for n in ticks]
     middle = (LEFT + WIDTH - RIGHT) / 2
-    marks.append(f'<text x="{middle}" y="{base + 31}" text-anchor="middle">candidates n, all captions together</text>')
+    marks.append(f'<text x="{middle}" y="{base + 33}" text-anchor="middle">candidates n, all captions together</text>')
     names, lowest = {}, -np.inf
     for name, points in sorted(data["curves"].items(), key=lambda item: item[1][-1][1]):
         lowest = names[name] = max(points[-1][1], lowest + 15)  # names must not lie on each other

@@ -36,9 +36,10 @@ def ranked(rows: Mapping[str, tuple[object, object, object]], *, most: int | Non
         for axis, image, score, good in zip(line, images, scores, right, strict=True):
             axis.imshow(image, interpolation="nearest")
             axis.set(xticks=[], yticks=[])
-            axis.spines[:].set(
-                visible=True, edgecolor=RIGHT if good else WRONG, linewidth=2.2, linestyle="-" if good else (0, (2, 1))
-            )
+            axis.spines[:].set(  # a spine's ends project by default, which would fill the gaps of the dashes
+                visible=True, edgecolor=RIGHT if good else WRONG, linewidth=2.2, capstyle="butt",
+                linestyle="-" if good else (0, (2.5, 1.5)),
+            )  # fmt: skip
             axis.set_xlabel(
                 f"{score:.2f} {'✓' if good else '✗'}", fontsize=9, labelpad=2, color=INK, fontfamily="DejaVu Sans"
             )
@@ -47,13 +48,14 @@ def ranked(rows: Mapping[str, tuple[object, object, object]], *, most: int | Non
 
 
 @styled
-def blame(chance, picked, possible, *, interval=None, best: str = "CLIP's pick", height: float = 3.8) -> Picture:
+def blame(chance, picked, possible, *, interval=None, best: str = "CLIP's pick", height: float = 4.2) -> Picture:
     """Shares of captions over the number of candidates n = 1, …, N: drawn right, found by ranking, missed, never drawn.
 
     chance: share of right ones among all candidates. picked: `(N,)`, share of captions whose best-scored of n candidates
-    is right. possible: `(N,)`, share with at least one right candidate among n. interval: `(2, N)`, around `picked`.
-    best: what `picked` is called. Between `picked` and `possible` lies what the ranker misses, above `possible` what the
-    generator never drew. Raises ValueError when the curves differ in length, or one leaves [0, 1].
+    is right. possible: `(N,)`, share with at least one right candidate among n. interval: `(2, N)`, the low and high ends
+    around `picked`, drawn where n is a power of two. best: what `picked` is called.
+    Between `picked` and `possible` lies what the ranker misses, above `possible` what the generator never drew.
+    Raises ValueError when the curves differ in length, or one leaves [0, 1].
     """
     chance, picked, possible = float(chance), np.asarray(picked, float), np.asarray(possible, float)
     if picked.shape != possible.shape or picked.ndim != 1 or (interval is not None and len(interval[0]) != len(picked)):
@@ -65,27 +67,27 @@ def blame(chance, picked, possible, *, interval=None, best: str = "CLIP's pick",
     axis.fill_between(number, 0, picked, color=PALETTE[5], alpha=0.35, linewidth=0)
     axis.fill_between(number, picked, possible, color=PALETTE[4], alpha=0.45, linewidth=0)
     axis.fill_between(number, possible, 1, color=PALETTE[6], alpha=0.16, linewidth=0)
-    if interval is not None:
-        axis.fill_between(number, *interval, color=PALETTE[0], alpha=0.22, linewidth=0)
     axis.plot(number, possible, color=PALETTE[2], linestyle="--", marker="s", markersize=4)
     axis.plot(number, picked, color=PALETTE[0], marker="o", markersize=4)
     axis.axhline(chance, color=INK, linestyle=":", linewidth=1.4)
+    if interval is not None:  # at powers of two, which stand at equal distances
+        low, high = np.asarray(interval, float)
+        some = np.array([n - 1 for n in number if n & (n - 1) == 0])
+        ends = [picked[some] - low[some], high[some] - picked[some]]
+        axis.errorbar(number[some], picked[some], ends, fmt="none", ecolor=PALETTE[0], elinewidth=1.2, capsize=3)
     axis.set_xscale("log", base=2)
     axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.minorticks_off()
-    low = max(0.0, min(picked.min(), chance, *([] if interval is None else interval[0])) - 0.12)
-    axis.set(xlim=(1, len(picked)), ylim=(low, 1), xlabel="candidates n", ylabel="share of captions")
+    axis.set(xlim=(0.97, 1.03 * len(picked)), ylim=(0, 1), xlabel="candidates n", ylabel="share of captions")
     axis.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
-    middle = len(picked) ** 0.62  # on the logarithmic axis, right of the middle
-    upper, lower = (np.interp(middle, number, line) for line in (possible, picked))
-    for text, place in {
-        "no right one drawn: the generator's": (upper + 1) / 2,
-        "one was drawn, another picked: the ranker's": (upper + lower) / 2,
-        "right": (low + min(lower, chance)) / 2,
-    }.items():
-        axis.text(middle, place, text, ha="center", va="center", fontsize=9.5, color=INK)
+    inside = {"fontsize": 9.5, "color": INK, "va": "center"}
+    axis.text(1.08, (1 + possible[0]) / 2 + 0.1, "no right one was drawn:\nthe generator's fault", ha="left", **inside)
+    late = 0.8 * len(picked)
+    between = (np.interp(late, number, picked) + np.interp(late, number, possible)) / 2
+    axis.text(0.93 * len(picked), between, "drawn, but passed over:\nthe ranker's fault", ha="right", **inside)
+    axis.text(len(picked) ** 0.5, min(chance, picked.min()) / 2, "the pick is right", ha="center", **inside)
     for name, end, colour in (
-        ("a judge picks", possible[-1], PALETTE[2]), (best, picked[-1], PALETTE[0]), ("chance picks", chance, INK),
+        ("the oracle picks", possible[-1], PALETTE[2]), (best, picked[-1], PALETTE[0]), ("chance picks", chance, INK),
     ):  # fmt: skip
         axis.annotate(
             name, (1.01, end), xycoords=("axes fraction", "data"), va="center", fontsize=10, color=colour,

@@ -39,9 +39,8 @@ function explorer(root, data) {
 
     const right = entries.slice(0, count).filter((entry) => entry.right).length;
     const verdict = entries[picked].right ? "right" : "wrong, the judge sees “" + entries[picked].seen + "”";
-    let words = "Of " + count + " drawn, CLIP picks number " + (picked + 1) + " with ";
-    words += entries[picked].score.toFixed(2) + ": " + verdict + ". " + right + " of " + count;
-    words += (count === 1 ? " is" : " are") + " right.";
+    let words = "Of " + count + " drawn, " + right + (right === 1 ? " is" : " are") + " right. ";
+    words += "CLIP picks the framed one, with " + entries[picked].score.toFixed(2) + ": " + verdict + ".";
     if (right && !entries[picked].right) words += " A right one was there, and the ranker missed it.";
     if (!right) words += " No ranker could have helped.";
     find(".status").textContent = words;
