@@ -49,12 +49,15 @@ def merge(app: Sphinx, env: object, docnames: list[str], other: object) -> None:
 
 def fill(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     """Put the index in its place: a list of words, each with links to its explanation and to its uses."""
+    places = list(doctree.findall(Index))
+    if not places:  # every page comes by here, and one has it
+        return
     explained = {
         word.lower(): (shown, page, anchor)
         for word, shown, kind, page, anchor, _ in app.env.domains["std"].get_objects()
         if kind == "term"
     }
-    uses = {page: app.env.term_uses[page] for page in pages(app) if page in app.env.term_uses}
+    uses = {page: app.env.term_uses[page] for page in app.env.collect_relations() if page in app.env.term_uses}
     # All chapters on one page (`singlehtml`) share their anchors: one that several have leads to the first of them.
     sections = Counter(section for page in app.env.tocs for section in anchors(app.env.tocs[page]))
     alone = app.builder.name != "singlehtml"
@@ -63,7 +66,7 @@ def fill(app: Sphinx, doctree: nodes.document, docname: str) -> None:
         fragment = f"#{anchor}" if anchor and (alone or sections[f"#{anchor}"] < 2) else ""
         return nodes.reference("", text, refuri=app.builder.get_relative_uri(docname, page) + fragment, internal=True)
 
-    for index in list(doctree.findall(Index)):
+    for index in places:
         entries = nodes.bullet_list(classes=["term-index"])
         for word, (shown, page, anchor) in sorted(explained.items()):
             line = nodes.paragraph("", "", nodes.strong("", "", link(shown, page, anchor)))
@@ -81,16 +84,6 @@ def fill(app: Sphinx, doctree: nodes.document, docname: str) -> None:
 def anchors(toc: nodes.Node) -> list[str]:
     """Return the anchors of a page's sections, as `#the-section`."""
     return [link["anchorname"] for link in toc.findall(nodes.reference) if link.get("anchorname")]
-
-
-def pages(app: Sphinx) -> list[str]:
-    """Return the pages in reading order."""
-    found, waiting = [], [app.config.root_doc]
-    while waiting:
-        page = waiting.pop(0)
-        found.append(page)
-        waiting = app.env.toctree_includes.get(page, []) + waiting
-    return found
 
 
 def setup(app: Sphinx) -> dict:
