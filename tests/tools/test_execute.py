@@ -58,6 +58,8 @@ def test_a_chapter_runs_once_until_it_or_the_library_changes(repository: Path) -
     (repository / "src/package/code.py").write_text("x = 2\n")
     assert run(repository) == ["chapter"], "the library changed"
     (repository / "book/note.md").write_text("prose alone changes no output\n")
+    (repository / "book/.ruff_cache").mkdir()
+    (repository / "book/.ruff_cache/found").write_text("nor does what the linter remembers\n")
     assert run(repository) == []
     assert not nbformat.read(repository / "book/chapter.ipynb", as_version=4).cells[0].outputs
 
