@@ -334,8 +334,8 @@ def _name_ends(axis, ends: list[tuple[float, float, str, str]]) -> None:
     ends = [end for end in ends if end[2]]
     if not ends:
         return
+    axis.figure.draw_without_rendering()  # only then does the layout give the axes their place
     transform, inverse = axis.transData, axis.transAxes.inverted()
-    axis.figure.draw_without_rendering()
     heights = [inverse.transform(transform.transform((x, y)))[1] for x, y, _, _ in ends]
     order, step, placed = np.argsort(heights), 0.085, {}
     lowest = -np.inf
