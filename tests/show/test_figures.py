@@ -181,6 +181,13 @@ def test_a_name_stands_as_high_as_the_end_of_its_line(logy):
         assert abs(written.xy[1] - line_end) < 0.01
 
 
+def test_a_map_counts_rows_and_columns_in_whole_numbers():
+    figure = show.heatmap(np.zeros((4, 3)))
+    figure.draw_without_rendering()
+    for numbers in (figure.axes[0].xaxis, figure.axes[0].yaxis):
+        assert all(place == round(place) for place in numbers.get_ticklocs())
+
+
 def test_a_code_has_one_colour_everywhere_and_dark_text_reads_on_it():
     colours = show.code_colours(np.arange(16384))
     np.testing.assert_array_equal(show.code_colours([[417]])[0, 0], colours[417])

@@ -237,6 +237,8 @@ def heatmap(
     )  # fmt: skip
     axis.spines[:].set_visible(False)
     axis.set(xlabel=xlabel, ylabel=ylabel, title=title)
+    for numbers in (axis.xaxis, axis.yaxis):
+        numbers.get_major_locator().set_params(integer=True)  # there is no row 0.5
     if xticks is not None:
         axis.set_xticks(range(columns), xticks, rotation=45, ha="right", rotation_mode="anchor")
     if yticks is not None:
