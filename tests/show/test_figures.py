@@ -186,6 +186,24 @@ def test_names_at_line_ends_do_not_overlap():
     assert not any(one.overlaps(other) for index, one in enumerate(placed) for other in placed[:index])
 
 
+@pytest.mark.parametrize("logy", [False, True])
+def test_a_name_stands_as_high_as_the_end_of_its_line(logy):
+    figure = show.curves({"low": [3, 0.1], "high": [3, 1.0]}, xlabel="step", logy=logy)
+    figure.draw_without_rendering()
+    axis = figure.axes[0]
+    for name, end in (("low", 0.1), ("high", 1.0)):
+        (written,) = [found for found in axis.texts if found.get_text() == name]
+        line_end = axis.transAxes.inverted().transform(axis.transData.transform((1, end)))[1]
+        assert abs(written.xy[1] - line_end) < 0.01
+
+
+def test_a_map_counts_rows_and_columns_in_whole_numbers():
+    figure = show.heatmap(np.zeros((4, 3)))
+    figure.draw_without_rendering()
+    for numbers in (figure.axes[0].xaxis, figure.axes[0].yaxis):
+        assert all(place == round(place) for place in numbers.get_ticklocs())
+
+
 def test_a_code_has_one_colour_everywhere_and_dark_text_reads_on_it():
     colours = show.code_colours(np.arange(16384))
     np.testing.assert_array_equal(show.code_colours([[417]])[0, 0], colours[417])

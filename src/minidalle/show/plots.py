@@ -237,6 +237,8 @@ def heatmap(
     )  # fmt: skip
     axis.spines[:].set_visible(False)
     axis.set(xlabel=xlabel, ylabel=ylabel, title=title)
+    for numbers in (axis.xaxis, axis.yaxis):
+        numbers.get_major_locator().set_params(integer=True)  # there is no row 0.5
     if xticks is not None:
         axis.set_xticks(range(columns), xticks, rotation=45, ha="right", rotation_mode="anchor")
     if yticks is not None:
@@ -334,8 +336,8 @@ def _name_ends(axis, ends: list[tuple[float, float, str, str]]) -> None:
     ends = [end for end in ends if end[2]]
     if not ends:
         return
+    axis.figure.draw_without_rendering()  # only then does the layout give the axes their place
     transform, inverse = axis.transData, axis.transAxes.inverted()
-    axis.figure.draw_without_rendering()
     heights = [inverse.transform(transform.transform((x, y)))[1] for x, y, _, _ in ends]
     order, step, placed = np.argsort(heights), 0.085, {}
     lowest = -np.inf
