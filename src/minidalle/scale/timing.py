@@ -21,8 +21,8 @@ class Timing:
         return statistics.median(self.calls)
 
     def __str__(self) -> str:
-        low, middle, high = (f"{value * 1e3:.3g}" for value in (min(self.calls), self.median, max(self.calls)))
-        return f"first call {self.first * 1e3:8,.0f} ms, then {middle:>6} ms  ({low} to {high})"
+        low, middle, high = (_milliseconds(value) for value in (min(self.calls), self.median, max(self.calls)))
+        return f"{middle:>5} ms  ({low} to {high}), the first call {self.first * 1e3:,.0f} ms"
 
 
 def race(
@@ -65,3 +65,7 @@ def _seconds(call: Callable[[], object], often: int) -> float:
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.synchronize()
     return (time.perf_counter() - start) / often
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1e3:,.0f}" if seconds >= 0.0995 else f"{seconds * 1e3:.2g}"
