@@ -18,7 +18,7 @@ SOURCE = ROOT / "_build" / "source"
 HTML = ROOT / "_build" / "html"
 
 # What a chapter's outputs cannot depend on, though it lies below a folder that they depend on.
-_LEFT_OUT = {"__pycache__", ".ipynb_checkpoints"}
+_LEFT_OUT = {"__pycache__", ".ipynb_checkpoints", ".ruff_cache"}
 
 
 def listed(toc: Path = ROOT / "_toc.yml") -> list[str]:
