@@ -57,6 +57,7 @@ EXAMPLES = {
     "overlay": lambda: show.overlay(PICTURES, np.arange(96).reshape(6, 16), label="bits", captions=["a cat"] * 6),
     "ranked": lambda: show.ranked({"a $ cat": (PICTURES, np.arange(6), np.arange(6) % 2)}),
     "blame": lambda: show.blame(0.4, [0.4, 0.5, 0.5], [0.4, 0.7, 0.9], interval=[[0.3] * 3, [0.6] * 3]),
+    "speeds": lambda: show.speeds({"sum": {"a": 1.0, "b": 0.01, "c": 30.0}, "loop": {"a": 2.0, "c": 1.0}}, "a"),
     "ladder": lambda: show.ladder({"picture": PICTURES[0], "codes": np.arange(16).reshape(4, 4)}),
 }
 
@@ -138,6 +139,9 @@ def test_long_captions_of_neighbours_do_not_touch():
         (lambda: show.receptive_field(np.zeros((2, 2))), "above 0"),
         (lambda: show.bars({}), "no values"),
         (lambda: show.ladder({}), "no steps"),
+        (lambda: show.speeds({}, "a"), "no tasks"),
+        (lambda: show.speeds({"sum": {"b": 1.0}}, "a"), "'sum' needs a time of 'a'"),
+        (lambda: show.speeds({"sum": {"a": 1.0, "b": 0.0}}, "a"), "above 0"),
     ],
 )
 def test_wrong_input_is_named(call, message):
@@ -273,3 +277,22 @@ def test_several_runs_are_their_mean_within_their_range():
     (band,) = axis.collections
     low, high = band.get_datalim(axis.transData).intervaly
     assert (low, high) == (1, 6)
+
+
+def test_speeds_are_ratios_to_the_base_and_those_below_one_are_written_as_fractions():
+    figure = show.speeds({"sum": {"a": 3.0, "b": 0.06, "c": 4.0}, "loop": {"a": 1.0, "c": 50.0}}, "a")
+    found = texts(figure)
+    assert {"50×", "0.8×", "1/50×"} <= set(found)
+    assert {"sum", "loop", "b", "c", "times as fast as a"} <= set(found)
+
+
+def test_speeds_leave_out_a_contestant_that_a_task_lacks():
+    figure = show.speeds({"sum": {"a": 1.0, "b": 0.25}, "loop": {"a": 1.0}}, "a")
+    assert [text for text in texts(figure) if text == "4.0×"] == ["4.0×"]
+
+
+def test_written_speeds_stay_inside_the_figure():
+    figure = show.speeds({"sum": {"a": 1.0, "b": 1e-4, "c": 1e3}}, "a")
+    (axis,) = figure.axes
+    for box in boxes(figure, axis.texts):
+        assert axis.bbox.x0 - 1 <= box.x0 and box.x1 <= axis.bbox.x1 + 1

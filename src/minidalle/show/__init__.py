@@ -22,6 +22,7 @@ from minidalle.show.plots import (
 )
 from minidalle.show.ranking import blame, ranked
 from minidalle.show.similarity import similarity_matrix, temperature_slider
+from minidalle.show.speeds import speeds
 from minidalle.show.style import style
 from minidalle.show.widgets import State, code_picker, explore, prompt_box, prompt_gallery
 from minidalle.show.words import merge_slider, pieces
@@ -67,6 +68,7 @@ __all__ = [
     "sampling_controls",
     "save_grid",
     "similarity_matrix",
+    "speeds",
     "stacks",
     "style",
     "temperature_slider",
