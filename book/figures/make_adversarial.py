@@ -98,7 +98,11 @@ def patches() -> Drawing:
     drawing.polygon([*sides[0], *reversed(sides[1])], ORANGE[0], ORANGE[0], 1)
     for row, first, last in cone:
         values(drawing, left, pitch, heights[row], row, counts, starts, steps, first, last)  # fmt: skip
-        seen = f"{last - first + 1} under the verdict" if row < len(STRIDES) else "one of them chosen"
+        seen = (
+            f"{last - first + 1} under the verdict"
+            if row < len(STRIDES)
+            else "one of them chosen"
+        )
         size = f"{counts[row]} {'pixels' if not row else 'verdicts' if row == len(STRIDES) else 'values'}"
         drawing.text(476, heights[row] - 10, size, 16, INK, bold=True, anchor="start")
         drawing.text(476, heights[row] + 12, seen, 15, ORANGE[1], anchor="start")  # fmt: skip
@@ -112,7 +116,9 @@ def rows() -> tuple[list[int], list[float], list[float]]:
     counts, starts, steps = [PIXELS], [0.0], [1.0]
     for stride in STRIDES:
         counts.append((counts[-1] + 2 - 4) // stride + 1)
-        starts.append(starts[-1] + 0.5 * steps[-1])  # padding 1: the first kernel covers −1 to 2
+        starts.append(
+            starts[-1] + 0.5 * steps[-1]
+        )  # padding 1: the first kernel covers −1 to 2
         steps.append(steps[-1] * stride)
     return counts, starts, steps
 

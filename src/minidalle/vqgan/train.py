@@ -87,13 +87,13 @@ class Run:
             if config.quantizer in ("nearest", "ema")
             else {}
         )
-        # Group norm's backward pass in channels_last crashes (torch 2.13, CPU) where its input needs no gradient.
-        self.layout = torch.contiguous_format if training.frozen else torch.channels_last
-        self.model = VQGAN(config, **options).to(self.device, memory_format=self.layout)
+        self.model = VQGAN(config, **options).to(self.device, memory_format=torch.channels_last)
         self.started = start is not None
         if self.started:
             self.model.load_state_dict(start.state_dict())
-            if config.quantizer == "ema":  # running means are not stored with a checkpoint; its codes are where they start
+            if (
+                config.quantizer == "ema"
+            ):  # running means are not stored with a checkpoint; its codes are where they start
                 self.model.quantize.revive(torch.arange(config.n_embed), start.quantize.codebook.to(self.device))
         freeze(self.model, training.frozen)
         self.forward = torch.compile(self.model) if training.compile else self.model
@@ -121,7 +121,7 @@ class Run:
             epoch, place = divmod(position, n)
             rows.append(self._order(epoch)[place])
         chosen = self.images[torch.from_numpy(np.array(rows))].to(self.device).float() / 255
-        return chosen.contiguous(memory_format=self.layout)
+        return chosen.contiguous(memory_format=torch.channels_last)
 
     def _order(self, epoch: int) -> np.ndarray:
         if getattr(self, "_epoch", None) != epoch:
@@ -303,6 +303,16 @@ def freeze(model: VQGAN, parts: tuple[str, ...]) -> None:
             raise ValueError(f"frozen names {part!r}, to which no weight belongs; expected {known}, or a part of these")
         for weight in found:
             weight.requires_grad_(False)
+    for module in model.modules() if parts else ():
+        if isinstance(module, torch.nn.GroupNorm):
+            module.register_forward_pre_hook(_ask_for_gradient)
+
+
+def _ask_for_gradient(norm, inputs):
+    """Behind frozen layers: torch 2.13 crashes in group norm's backward pass where a channels_last input needs no gradient."""
+    if norm.weight.requires_grad and torch.is_grad_enabled() and not inputs[0].requires_grad:
+        return (inputs[0].detach().requires_grad_(),)
+    return None
 
 
 def train(recipe: dict, *, run_dir: str | Path, resume: bool = True, progress: bool = True) -> VQGAN:
