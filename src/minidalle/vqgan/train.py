@@ -330,7 +330,7 @@ def train(recipe: dict, *, run_dir: str | Path, resume: bool = True, progress: b
     images = torch.from_numpy(data.images[rows]).permute(0, 3, 1, 2)
     config, training = (
         VQGANConfig(**recipe["model"]),
-        VQGANTraining(**section(recipe, "train", asdict(VQGANTraining()))),
+        VQGANTraining(**section(recipe, "train", asdict(VQGANTraining()) | {"frozen": []})),  # TOML has no tuples
     )
     run = Run(config, training, images, seed=recipe["seed"], folder=run_dir)
     if resume:
