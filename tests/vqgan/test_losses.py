@@ -19,6 +19,7 @@ from minidalle.vqgan.losses import (
     discriminator_loss,
     generator_loss,
     reconstruction_loss,
+    train_discriminator,
     train_word_features,
 )
 
@@ -89,6 +90,17 @@ def test_the_discriminator_starts_as_the_paper_says():
     discriminator = Discriminator(3, 32, 2)
     assert abs(discriminator.main[5].weight.std().item() - 0.02) < 1e-3
     assert discriminator(torch.rand(2, 3, 32, 32)).shape == (2, 1, 6, 6)
+
+
+def test_a_discriminator_learns_to_tell_a_blur_from_a_picture_it_never_saw():
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(80, 3, 16, 16, generator=generator)
+    blurred = nn.functional.avg_pool2d(images, 3, 1, 1)
+    network = train_discriminator(images[:60], blurred[:60], channels=8, n_layers=1, steps=60)
+    real, fake = network(images[60:]), network(blurred[60:])
+    assert (real > fake).float().mean() > 0.95
+    again = train_discriminator(images[:60], blurred[:60], channels=8, n_layers=1, steps=60)
+    assert torch.equal(again.main[0].weight, network.main[0].weight)
 
 
 # --- the adaptive weight

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from minidalle.training import TrainingInterrupted, log
-from minidalle.vqgan import VQGANConfig
+from minidalle.vqgan import VQGAN, VQGANConfig
 from minidalle.vqgan.export import load_exported
 from minidalle.vqgan.losses import PerceptualLoss, WordFeatures
 from minidalle.vqgan.train import Run, VQGANTraining, train
@@ -52,11 +52,11 @@ def pictures(n=30):
     return torch.nn.functional.interpolate(images, (16, 16)).to(torch.uint8)
 
 
-def make(folder, *, kind=Run, model=None, perceptual=None, images=None, **changes):
+def make(folder, *, kind=Run, model=None, perceptual=None, images=None, start=None, **changes):
     config = VQGANConfig(**MODEL | (model or {}))
     training = VQGANTraining(**TRAINING | changes)
     images = pictures() if images is None else images
-    return kind(config, training, images, seed=7, folder=folder, perceptual=perceptual, device="cpu")
+    return kind(config, training, images, seed=7, folder=folder, perceptual=perceptual, start=start, device="cpu")
 
 
 def run(folder, **changes):
@@ -187,6 +187,51 @@ def test_the_discriminator_joins_at_its_step_and_learns(undisturbed):
     assert records[-1]["discriminator"] < records[6]["discriminator"]
 
 
+def test_the_discriminators_rate_is_in_units_of_the_generators(tmp_path):
+    moved = {}
+    for disc_rate in (0.0, 1.0):
+        new = make(tmp_path / str(disc_rate), disc_start=0, disc_rate=disc_rate)
+        before = new.discriminator.main[0].weight.detach().clone()
+        new.train_step()
+        moved[disc_rate] = (new.discriminator.main[0].weight - before).abs().max().item()
+    assert moved[0.0] == 0 < moved[1.0]
+
+
+def test_the_adversarial_loss_can_be_left_unscaled(tmp_path):
+    logged = {}
+    for adaptive in (True, False):
+        new = make(tmp_path / str(adaptive), disc_start=0, disc_adaptive=adaptive)
+        logged[adaptive] = float(new.train_step()["adaptive_weight"])
+    assert logged[False] == 1
+    assert logged[True] not in (0, 1)
+
+
+def test_a_run_that_starts_from_a_stored_network_keeps_the_codes_that_win_nothing(tmp_path):
+    stored = VQGAN(VQGANConfig(**MODEL))  # running means are not stored, so these are those of a fresh network
+    stored.quantize.embedding.weight += 100
+    stored.quantize.embedding.weight[0] = 0
+    new = make(tmp_path, start=stored, codebook_start=0)
+    new.model.train()
+    new.train_step()
+    torch.testing.assert_close(new.model.quantize.codebook[1:], stored.quantize.codebook[1:], rtol=1e-3, atol=0)
+
+
+def test_frozen_parts_stay_and_the_codes_with_them(tmp_path):
+    _, trained = run(tmp_path / "first")
+    parts = ("encoder", "quant_conv", "quantize", "decoder.mid", "decoder.up.1")
+    _, average = run(tmp_path / "second", start=trained, codebook_start=0, frozen=parts)
+    before, after = trained.state_dict(), average.state_dict()
+    for name in before:
+        if name not in ("quantize.cluster_size", "quantize.embed_avg"):
+            assert torch.equal(before[name], after[name]) == name.startswith(parts), name
+    assert torch.equal(average.encode(pictures() / 255), trained.encode(pictures() / 255))
+
+
+def test_a_frozen_part_that_does_not_exist_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="'decodr', to which no weight belongs; expected encoder, decoder"):
+        make(tmp_path, frozen=("decodr",))
+
+
 def test_the_codebook_starts_where_the_encoder_is(undisturbed):
     records = [json.loads(line) for line in undisturbed[0].splitlines()]
     assert [record["quantizer"] == 0 for record in records[:5]] == [True, True, True, False, False]
@@ -292,7 +337,7 @@ def recipe(folder, **train_changes):
 
 
 def test_a_recipe_becomes_weights_on_disk(tmp_path):
-    trained = train(recipe(tmp_path / "out"), run_dir=tmp_path / "run", progress=False)
+    trained = train(recipe(tmp_path / "out", frozen=["decoder.mid"]), run_dir=tmp_path / "run", progress=False)
     loaded = load_exported(tmp_path / "out")
     for name, value in loaded.state_dict().items():
         torch.testing.assert_close(value, trained.state_dict()[name], atol=1e-3, rtol=1e-3)

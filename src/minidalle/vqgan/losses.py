@@ -122,7 +122,7 @@ def train_word_features(
 ) -> WordFeatures:
     """Train `WordFeatures` on pictures `(n, 3, H, W)` in [0, 1] and bags of words `(n, n_words)` of 0 and 1."""
     torch.manual_seed(seed)
-    network = WordFeatures(words.shape[1])
+    network = WordFeatures(words.shape[1]).to(images.device)
     optimizer = torch.optim.AdamW(network.parameters(), 2e-3)
     for _ in range(steps):
         rows = torch.randint(len(images), (batch_size,))
@@ -170,6 +170,25 @@ def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
 def generator_loss(fake: Tensor) -> Tensor:
     """Return what the generator minimises: minus the mean logit of its pictures."""
     return -fake.mean()
+
+
+def train_discriminator(
+    images: Tensor, reconstructions: Tensor, channels: int = 16, n_layers: int = 2, steps: int = 150, seed: int = 0
+) -> Discriminator:
+    """Train a `Discriminator` to tell pictures from their reconstructions, both `(n, 3, H, W)` in [0, 1].
+
+    A picture and its reconstruction are always in the same step, so that nothing but the reconstruction tells them apart.
+    """
+    torch.manual_seed(seed)
+    network = Discriminator(images.shape[1], channels, n_layers).to(images.device)
+    optimizer = torch.optim.AdamW(network.parameters(), 1e-3, betas=(0.5, 0.9))
+    for _ in range(steps):
+        rows = torch.randint(len(images), (16,))
+        loss = discriminator_loss(network(images[rows]), network(reconstructions[rows]))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return network
 
 
 def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, last_layer: Tensor) -> Tensor:

@@ -43,10 +43,13 @@ class VQGANTraining:
     disc_start: int = 0  # step from which the generator listens to it; it trains from here on too
     disc_channels: int = 32
     disc_layers: int = 2
+    disc_rate: float = 1.0  # the discriminator's learning rate, in units of the generator's
+    disc_adaptive: bool = True  # False leaves the adversarial loss as it is: `disc_weight` alone scales it
     codebook_weight: float = 1.0
     codebook_start: int = 0  # until then nothing is quantized; then the codebook starts at k-means centres
     beta: float = 0.25
     revive_after: int = 0
+    frozen: tuple[str, ...] = ()  # parts that stay as they are: ("encoder", "quant_conv", "quantize") keeps codes
     ema_decay: float = 0.999
     bfloat16: bool = True
     compile: bool = False  # pays on GPUs; on two CPU cores it took 90 s and won nothing
@@ -64,9 +67,10 @@ class Run:
         seed: of everything random.
         folder: where `log.jsonl` and `state.pt` go; created when missing.
         perceptual: a `PerceptualLoss`, needed when `perceptual_weight` is not 0.
+        start: a trained VQGAN of the same config, whose weights and codebook it begins with instead of random ones.
     """
 
-    def __init__(self, config, training, images, *, seed, folder, perceptual=None, device=None):
+    def __init__(self, config, training, images, *, seed, folder, perceptual=None, start=None, device=None):
         if len(images) < 1 or images.dtype != torch.uint8 or images.ndim != 4:
             raise ValueError(
                 f"images must be uint8 (n, 3, height, width) and not empty, got {images.dtype} {tuple(images.shape)}"
@@ -84,6 +88,14 @@ class Run:
             else {}
         )
         self.model = VQGAN(config, **options).to(self.device, memory_format=torch.channels_last)
+        self.started = start is not None
+        if self.started:
+            self.model.load_state_dict(start.state_dict())
+            if (
+                config.quantizer == "ema"
+            ):  # running means are not stored with a checkpoint; its codes are where they start
+                self.model.quantize.revive(torch.arange(config.n_embed), start.quantize.codebook.to(self.device))
+        freeze(self.model, training.frozen)
         self.forward = torch.compile(self.model) if training.compile else self.model
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.optimizer = torch.optim.AdamW(
@@ -138,7 +150,7 @@ class Run:
                 reconstructions = self.model.decoder(self.model.post_quant_conv(self.model.features(images)))
             quantizer_loss = perplexity = torch.zeros(())
         else:
-            if step == t.codebook_start and hasattr(self.model.quantize, "initialize"):
+            if step == t.codebook_start and not self.started and hasattr(self.model.quantize, "initialize"):
                 self._initialize_codebook()
             with autocast:
                 reconstructions, quantized = self.forward(images)
@@ -152,7 +164,9 @@ class Run:
         if self.discriminator is not None and step >= t.disc_start:
             self.discriminator.requires_grad_(False)
             adversarial = generator_loss(self.discriminator(reconstructions))
-            weight = adaptive_weight(loss, adversarial, self.model.decoder.conv_out.weight)
+            weight = torch.ones(())
+            if t.disc_adaptive:
+                weight = adaptive_weight(loss, adversarial, self.model.decoder.conv_out.weight)
             self.discriminator.requires_grad_(True)
             loss = loss + t.disc_weight * weight * adversarial
             logged |= {"adversarial": adversarial.detach(), "adaptive_weight": weight}
@@ -160,7 +174,7 @@ class Run:
         if self.discriminator is not None and step >= t.disc_start:
             real, fake = self.discriminator(images), self.discriminator(reconstructions.detach())
             disc = discriminator_loss(real, fake)
-            self._update(self.disc_optimizer, disc, self.discriminator, rate)
+            self._update(self.disc_optimizer, disc, self.discriminator, rate * t.disc_rate)
             logged["discriminator"] = disc.detach()
         with torch.no_grad():
             decay = min(t.ema_decay, (1 + step) / (10 + step))
@@ -253,6 +267,8 @@ class Run:
             FloatingPointError: a gradient is NaN or infinite; the last saved state stays.
         """
         self.model.train()
+        if "quantize" in self.training.frozen:
+            self.model.quantize.eval()  # running means would move the codebook
         log.truncate(self.folder / "log.jsonl", self.step - 1)
         last = self.training.stop_at or self.training.steps
         bar = tqdm(total=last, initial=self.step, disable=not progress, desc="vqgan", unit="step")
@@ -275,6 +291,30 @@ class Run:
         return self.average
 
 
+def freeze(model: VQGAN, parts: tuple[str, ...]) -> None:
+    """Take the gradient from every weight whose name begins with one of `parts`, such as "encoder" or "decoder.up.2".
+
+    Raises ValueError for a part that no weight belongs to.
+    """
+    for part in parts:
+        found = [weight for name, weight in model.named_parameters() if name == part or name.startswith(f"{part}.")]
+        if not found:
+            known = ", ".join(name for name, _ in model.named_children())
+            raise ValueError(f"frozen names {part!r}, to which no weight belongs; expected {known}, or a part of these")
+        for weight in found:
+            weight.requires_grad_(False)
+    for module in model.modules() if parts else ():
+        if isinstance(module, torch.nn.GroupNorm):
+            module.register_forward_pre_hook(_ask_for_gradient)
+
+
+def _ask_for_gradient(norm, inputs):
+    """Behind frozen layers: torch 2.13 crashes in group norm's backward pass where a channels_last input needs no gradient."""
+    if norm.weight.requires_grad and torch.is_grad_enabled() and not inputs[0].requires_grad:
+        return (inputs[0].detach().requires_grad_(),)
+    return None
+
+
 def train(recipe: dict, *, run_dir: str | Path, resume: bool = True, progress: bool = True) -> VQGAN:
     """Train the VQGAN of a recipe on the emoji training split, and write `[output] path`; return the averaged model.
 
@@ -290,7 +330,7 @@ def train(recipe: dict, *, run_dir: str | Path, resume: bool = True, progress: b
     images = torch.from_numpy(data.images[rows]).permute(0, 3, 1, 2)
     config, training = (
         VQGANConfig(**recipe["model"]),
-        VQGANTraining(**section(recipe, "train", asdict(VQGANTraining()))),
+        VQGANTraining(**section(recipe, "train", asdict(VQGANTraining()) | {"frozen": []})),  # TOML has no tuples
     )
     run = Run(config, training, images, seed=recipe["seed"], folder=run_dir)
     if resume:
