@@ -96,7 +96,7 @@ class Stack(nnx.Module):
             self.embed_positions = nnx.Embed(positions + offset, size, embedding_init=initial, rngs=rngs, **common)
         self.embedding_norm = make_norm(config, size, before_dense=False, rngs=rngs, **common)
         self.layers = make_stacked(lambda rngs: layer(config, rngs=rngs, **common), depth, rngs)
-        # The layers between two norms of Swin v2 (Liu et al. 2022, appendix), otherwise all of them.
+        # The layers between two norms of Swin v2 (Liu et al. 2022, section 3.6), otherwise all of them.
         self.period = SWIN_PERIOD if config.ln_positions == "swinv2" else depth
         self.between_norms = make_stacked(
             lambda rngs: make_norm(config, size, before_dense=False, rngs=rngs, **common),

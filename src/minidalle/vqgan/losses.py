@@ -1,7 +1,8 @@
 """What a reconstruction is judged by: pixels, features, and a discriminator of patches.
 
 The generator's objective is Esser et al. 2021, eq. 4 to 7: reconstruction + perceptual + adaptive weight × adversarial
-+ the quantizer's own loss. Pictures are `(batch, 3, height, width)` in [0, 1].
++ the quantizer's own loss; a hinge stands for the logarithms of eq. 5, as in their code. Pictures are
+`(batch, 3, height, width)` in [0, 1].
 """
 
 from collections.abc import Sequence
