@@ -95,12 +95,16 @@ def test_pictures_of_the_prose_have_alt_text(page: str) -> None:
             assert (path.parent / target).exists(), f"{target} does not exist"
 
 
-def test_what_is_cited_is_in_the_bibliography_once() -> None:
+def test_the_bibliography_holds_what_is_cited_once_and_nothing_else() -> None:
     keys = re.findall(r"^@\w+\{([^,]+),", (ROOT / "book/references.bib").read_text(encoding="utf8"), re.MULTILINE)
     assert sorted(set(keys)) == sorted(keys)
+    cited = set()
     for page in chapters.listed():
         for group in re.findall(r"\{cite(?::\w+)?\}`([^`]+)`", prose(chapters.source_of(page))):
-            assert {key.strip() for key in group.split(",")} <= set(keys), page
+            found = {key.strip() for key in group.split(",")}
+            assert found <= set(keys), page
+            cited |= found
+    assert cited == set(keys)
 
 
 def test_terms_are_in_the_glossary() -> None:
