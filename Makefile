@@ -5,6 +5,8 @@ VENV ?= .venv
 RUN = $(VENV)/bin/python
 INSTALLED = $(VENV)/.installed-minidalle
 NOTEBOOKS = git ls-files -z --cached --others --exclude-standard '*.ipynb' | xargs -0 -r
+# A process for each core, up to four; each of them takes 1 to 2 GB.
+TEST = -m pytest tests --numprocesses auto --maxprocesses 4 --dist loadfile
 # Each recipe runs in the environment, also its child processes.
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 export JUPYTER_PREFER_ENV_PATH = 1
@@ -34,7 +36,7 @@ pdf: chapters ## run the chapters and print the book to _build/minidalle.pdf (ne
 
 test: $(INSTALLED) ## every unit test, and every chapter as a test
 	mkdir -p _build/coverage && rm -f _build/coverage/data*
-	$(RUN) -m coverage run -m pytest tests
+	$(RUN) -m coverage run $(TEST)
 	$(RUN) -m coverage combine --quiet
 	$(RUN) -m coverage report
 	$(RUN) -m tools.execute
@@ -58,12 +60,12 @@ OTHER = python -m pip install --quiet --disable-pip-version-check
 test-oldest: ## the unit tests with the versions that Colab carries (tests/colab.txt)
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/$(OTHER) --constraint tests/colab.txt -e '.[test]'
-	.venv-oldest/bin/python -m pytest tests
+	.venv-oldest/bin/python $(TEST)
 
 test-newest: ## the unit tests with the newest of everything
 	$(PYTHON) -m venv .venv-newest
 	.venv-newest/bin/$(OTHER) --upgrade -e '.[test]'
-	.venv-newest/bin/python -m pytest tests
+	.venv-newest/bin/python $(TEST)
 
 lab: $(INSTALLED) ## open the chapters in JupyterLab
 	cd book && $(abspath $(RUN)) -m jupyterlab

@@ -1,5 +1,11 @@
 """What tests of several folders use."""
 
+import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # A test process for each core: more threads of PyTorch than cores would only wait for each other.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import jax
 import pytest
 
