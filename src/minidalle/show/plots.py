@@ -301,7 +301,7 @@ def rate_distortion(
     """
     first = next(iter(lines.values()))
     groups = lines if isinstance(first, Mapping) else {"": lines}
-    figure, ((axis,),) = new_figure(WIDTH, 3.4)
+    figure, ((axis,),) = new_figure(7.0, 3.6)
     for index, (label, points) in enumerate(groups.items()):
         rates, quality = np.array(list(points.values()), float).T
         colour = PALETTE[index % len(PALETTE)]
