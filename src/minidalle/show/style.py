@@ -11,9 +11,8 @@ from matplotlib.figure import Figure
 
 # Okabe & Ito, "Color Universal Design" (2008), without its yellow, which is too faint for a line on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#444444")
-WIDTH = (
-    5.6  # inches of a plot: at the 342 pixels that a phone leaves, 10 points are then 8.5 pixels; on a wide page, 16
-)
+# Inches of a plot. Of a phone's 390 pixels 342 are left for it, where 10 points are then 8 pixels; on a wide page, 16.
+WIDTH = 5.6
 INK = "#222222"
 FAINT = "#767676"
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (3, 3)), (0, (1, 1)))
