@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from matplotlib.text import Text
 from PIL import Image
 
 from minidalle import show
@@ -20,8 +21,6 @@ def drawn(figure) -> np.ndarray:
 
 
 def texts(figure) -> list[str]:
-    from matplotlib.text import Text
-
     return [found.get_text() for found in figure.findobj(Text) if found.get_visible() and found.get_text()]
 
 
@@ -70,6 +69,15 @@ def test_every_figure_stands_on_white_and_fits_a_page(name):
     assert (edges == 255).all(), "a white rim, so that it reads on a dark page"
     assert pixels.shape[1] <= 9.5 * 150, "no wider than a page at the book's resolution"
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 2, "something is drawn"
+
+
+@pytest.mark.parametrize("name", ["curves", "curves of runs", "loss", "usage", "bars"])
+def test_the_words_of_a_plot_can_be_read_on_a_phone(name):
+    figure = EXAMPLES[name]()
+    inches = drawn(figure).shape[1] / 150
+    pixels = 342 / inches / 72  # of each point, where 342 pixels are left beside the margins
+    words = [found for found in figure.findobj(Text) if found.get_text().strip()]
+    assert min(found.get_fontsize() for found in words) * pixels > 7.4
 
 
 def test_a_figure_shows_itself_in_a_fresh_interpreter_without_pyplot_windows():

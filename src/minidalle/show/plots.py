@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from minidalle.show.style import DASHES, FAINT, INK, PALETTE, Picture, add_title, new_figure, styled
+from minidalle.show.style import DASHES, FAINT, INK, PALETTE, WIDTH, Picture, add_title, new_figure, styled
 
 __all__ = ["bars", "chances", "codebook_usage", "curves", "heatmap", "loss_curve", "rate_distortion", "stacks"]
 
@@ -22,7 +22,7 @@ def curves(
     logx: bool = False,
     logy: bool = False,
     markers: bool = False,
-    height: float = 3.4,
+    height: float = 3.0,
 ) -> Picture:
     """One or more lines over a shared axis, told apart by colour and by dash, named at their right ends.
 
@@ -30,7 +30,7 @@ def curves(
     drawn as their mean, with the range of the runs behind it.
     x: the shared axis; by default 0, 1, 2, ….
     """
-    figure, ((axis,),) = new_figure(7.0, height)
+    figure, ((axis,),) = new_figure(WIDTH, height)
     ends = []
     for index, (label, values) in enumerate(lines.items()):
         across, up = values if isinstance(values, tuple) else (x, values)
@@ -70,7 +70,7 @@ def loss_curve(
     Raises ValueError when the log holds none of the names, naming those it holds.
     """
     series = _series(log, names)
-    figure, ((axis,),) = new_figure(7.0, 3.4)
+    figure, ((axis,),) = new_figure(WIDTH, 3.0)
     ends = []
     for index, (label, (steps, values)) in enumerate(series.items()):
         colour, dash = PALETTE[index % len(PALETTE)], DASHES[index % len(DASHES)]
@@ -94,7 +94,7 @@ def codebook_usage(counts, *, title: str = "") -> Picture:
     """
     groups = dict(counts) if isinstance(counts, Mapping) else {"": counts}
     groups = {label: _shares(label, values) for label, values in groups.items()}
-    figure, (axes,) = new_figure(7.0, 3.0, 1, len(groups), sharey=True)
+    figure, (axes,) = new_figure(WIDTH, 3.0, 1, len(groups), sharey=True)
     for index, (axis, (label, shares)) in enumerate(zip(axes, groups.items(), strict=True)):
         ordered = np.sort(shares)[::-1] * 100
         axis.fill_between(np.arange(len(ordered)), ordered, step="mid", color=PALETTE[index], alpha=0.85, linewidth=0)
@@ -142,7 +142,7 @@ def bars(
     names = list(first) if isinstance(first, Mapping) else [""]
     table = np.array([[row[name] for name in names] if isinstance(row, Mapping) else [row] for row in values.values()])
     thick = 0.8 / len(names)
-    figure, ((axis,),) = new_figure(7.0, 0.7 + len(values) * max(0.36, 0.24 * len(names)) + (0.3 if title else 0))
+    figure, ((axis,),) = new_figure(WIDTH, 0.7 + len(values) * max(0.36, 0.24 * len(names)) + (0.3 if title else 0))
     for index, name in enumerate(names):
         places = np.arange(len(values)) + (index - (len(names) - 1) / 2) * thick
         drawn = axis.barh(places, table[:, index], thick * 0.92, color=PALETTE[index % len(PALETTE)], label=name)

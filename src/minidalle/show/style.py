@@ -11,6 +11,8 @@ from matplotlib.figure import Figure
 
 # Okabe & Ito, "Color Universal Design" (2008), without its yellow, which is too faint for a line on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#444444")
+# Inches of a plot. Of a phone's 390 pixels 342 are left for it, where 10 points are then 8 pixels; on a wide page, 16.
+WIDTH = 5.6
 INK = "#222222"
 FAINT = "#767676"
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (3, 3)), (0, (1, 1)))
@@ -78,7 +80,7 @@ class Picture(Figure):
         return stored.getvalue()
 
 
-def new_figure(width: float = 7.0, height: float = 3.5, rows: int = 1, columns: int = 1, **options):
+def new_figure(width: float = WIDTH, height: float = 3.0, rows: int = 1, columns: int = 1, **options):
     """A white figure of `width × height` inches and its axes as an array `(rows, columns)`; call it under `styled`."""
     figure = Picture(figsize=(width, height), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)

@@ -91,11 +91,15 @@ class Run:
         self.started = start is not None
         if self.started:
             self.model.load_state_dict(start.state_dict())
-            if (
-                config.quantizer == "ema"
-            ):  # running means are not stored with a checkpoint; its codes are where they start
+            # Running means are not stored with a checkpoint; its codes are where they start.
+            if config.quantizer == "ema":
                 self.model.quantize.revive(torch.arange(config.n_embed), start.quantize.codebook.to(self.device))
         freeze(self.model, training.frozen)
+        if training.disc_weight and training.disc_adaptive and not self.model.decoder.conv_out.weight.requires_grad:
+            raise ValueError(
+                "the adaptive weight is measured at decoder.conv_out, which is frozen; leave it out of frozen, or set "
+                "disc_adaptive = false"
+            )
         self.forward = torch.compile(self.model) if training.compile else self.model
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.optimizer = torch.optim.AdamW(
@@ -213,7 +217,9 @@ class Run:
         state = {
             "step": self.step,
             "config": json.dumps(self.config.to_dict()),
-            "training": self._identity(),
+            "training": json.dumps(asdict(self.training)),
+            "seed": self.seed,
+            "started": self.started,
             "model": self.model.state_dict(),
             "idle": getattr(self.model.quantize, "idle", None),
             "average": self.average.state_dict(),
@@ -223,13 +229,6 @@ class Run:
         }
         with replacing(self.folder / "state.pt") as temporary:
             torch.save(state, temporary)
-
-    def _identity(self) -> str:
-        """The settings that steps depend on; when to stop, save and log may change between two starts of a run."""
-        settings = asdict(self.training)
-        return json.dumps(
-            {name: settings[name] for name in settings if name not in ("stop_at", "save_every", "log_every")}
-        )
 
     def resume(self) -> int:
         """Take up the state that `folder` holds and return its step; 0 where there is none.
@@ -246,8 +245,11 @@ class Run:
             raise ValueError(
                 f"{path} is damaged ({type(error).__name__}: {error}); put a copy back, or delete it to start anew"
             ) from error
-        if state["config"] != json.dumps(self.config.to_dict()) or state["training"] != self._identity():
-            raise ValueError(f"{path} belongs to another recipe; give another run folder, or delete it to start anew")
+        if different := self._differences(state):
+            raise ValueError(
+                f"{path} belongs to another recipe, with {', '.join(different)}; give another run folder, or delete it "
+                "to start anew"
+            )
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -256,8 +258,20 @@ class Run:
         if self.discriminator is not None:
             self.discriminator.load_state_dict(state["discriminator"])
             self.disc_optimizer.load_state_dict(state["disc_optimizer"])
-        self.step = state["step"]
+        self.step, self.started = state["step"], state.get("started", self.started)
         return self.step
+
+    def _differences(self, state: dict) -> list[str]:
+        """Say which settings that steps depend on were others in a stored state.
+
+        What an older state lacks has its default there: a new setting's default is what was done before there was one.
+        """
+        stored = plain(VQGANConfig(), VQGANTraining()) | json.loads(state["config"]) | json.loads(state["training"])
+        ours = plain(self.config, self.training)
+        stored["seed"], ours["seed"] = state.get("seed", self.seed), self.seed
+        free = ("stop_at", "save_every", "log_every")  # these may change between two starts of a run
+        names = [name for name in stored | ours if name not in free and stored.get(name) != ours.get(name)]
+        return [f"{name} {stored.get(name)!r} instead of {ours.get(name)!r}" for name in names]
 
     def fit(self, progress: bool = True) -> VQGAN:
         """Train to the last step, logging to `log.jsonl` from this step on; return the averaged model.
@@ -291,6 +305,11 @@ class Run:
         return self.average
 
 
+def plain(config: VQGANConfig, training: VQGANTraining) -> dict:
+    """Return all settings as JSON gives them back, tuples as lists."""
+    return json.loads(json.dumps(config.to_dict() | asdict(training)))
+
+
 def freeze(model: VQGAN, parts: tuple[str, ...]) -> None:
     """Take the gradient from every weight whose name begins with one of `parts`, such as "encoder" or "decoder.up.2".
 
@@ -309,8 +328,13 @@ def freeze(model: VQGAN, parts: tuple[str, ...]) -> None:
 
 
 def _ask_for_gradient(norm, inputs):
-    """Behind frozen layers: torch 2.13 crashes in group norm's backward pass where a channels_last input needs no gradient."""
-    if norm.weight.requires_grad and torch.is_grad_enabled() and not inputs[0].requires_grad:
+    """Let a group norm behind frozen layers compute its input's gradient, which nobody needs.
+
+    Otherwise PyTorch (2.11 and 2.13, on CPUs) dies of a segmentation fault: its backward pass for channels_last writes
+    this gradient whether or not there is memory for it.
+    """
+    learns = any(weight.requires_grad for weight in norm.parameters())
+    if learns and torch.is_grad_enabled() and not inputs[0].requires_grad:
         return (inputs[0].detach().requires_grad_(),)
     return None
 
