@@ -6,7 +6,8 @@ RUN = $(VENV)/bin/python
 INSTALLED = $(VENV)/.installed-minidalle
 NOTEBOOKS = git ls-files -z --cached --others --exclude-standard '*.ipynb' | xargs -0 -r
 # A process for each core, up to four; each of them takes 1 to 2 GB.
-TEST = -m pytest tests --numprocesses auto --maxprocesses 4 --dist loadfile
+CORES = --numprocesses auto --maxprocesses 4
+TEST = -m pytest tests $(CORES) --dist loadfile
 # Each recipe runs in the environment, also its child processes.
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 export JUPYTER_PREFER_ENV_PATH = 1
@@ -71,7 +72,7 @@ lab: $(INSTALLED) ## open the chapters in JupyterLab
 	cd book && $(abspath $(RUN)) -m jupyterlab
 
 test-browser: $(INSTALLED) ## look at every rendered page in headless Chromium (after `make book pdf`)
-	$(RUN) -m pytest tests/browser
+	$(RUN) -m pytest tests/browser $(CORES)
 
 checkpoints: $(INSTALLED) ## train the shipped checkpoints again (hours on two cores)
 	$(VENV)/bin/minidalle train recipes/emoji/vqgan.toml
