@@ -1,0 +1,97 @@
+"""In which order should a matrix lie that is multiplied with a few rows?
+
+The sampler multiplies each of the decoder's matrices once a step, with as many rows as there are pictures and their
+unconditional twins. `nnx.Linear` keeps a matrix (inputs, outputs) and multiplies `x @ kernel`; `minidalle.bart.turned`
+keeps it (outputs, inputs) and multiplies from the left. The third contestant leaves the order of the factors to XLA, the
+fourth is PyTorch with a matrix as `nnx.Linear` keeps it. The matrices of a run are so many that no cache holds them.
+
+    python -m benchmarks.matrices                 1024 × 2730, the feed-forward blocks of DALL·E mini
+    python -m benchmarks.matrices --inputs 2048 --outputs 4096 --rows 2 18
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import torch
+
+from benchmarks.report import in_words, machine, spread, table, versions
+from minidalle.bart.turned import multiply_turned, turn
+
+
+def main(arguments: list[str] | None = None) -> dict[str, Any]:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.matrices", description=__doc__.partition("\n")[0])
+    parser.add_argument("--inputs", type=int, default=1024)
+    parser.add_argument("--outputs", type=int, default=2730)
+    parser.add_argument("--matrices", type=int, default=48)
+    parser.add_argument("--rows", type=int, nargs="+", default=[1, 2, 8, 18, 64])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args(arguments)
+    shape = (options.inputs, options.outputs)
+    kernels = [jax.random.normal(jax.random.key(number), shape) for number in range(options.matrices)]
+    turned = [turn(kernel).copy() for kernel in kernels]
+    tensors = [torch.from_dlpack(kernel) for kernel in kernels]
+    found: dict[str, Any] = {
+        "machine": machine(),
+        "versions": versions("jax", "jaxlib", "torch"),
+        "bytes": 4 * options.inputs * options.outputs * options.matrices,
+        "rows": [],
+    }
+    for rows in options.rows:
+        x = jax.random.normal(jax.random.key(rows), (rows, options.inputs))
+        contestants = {
+            "x @ kernel": compiled(lambda x, w: x @ w, x, kernels),
+            "turned": compiled(multiply_turned, x, turned),
+            "x @ turned.T": compiled(lambda x, w: x @ w.T, x, turned),
+            "PyTorch": multiplied(torch.from_dlpack(x), tensors),
+        }
+        times: dict[str, list[float]] = {name: [] for name in contestants}
+        for repeat in range(-1, options.repeats):  # the first is not counted: it compiles
+            for name, call in contestants.items():
+                began = time.perf_counter()
+                call()
+                if repeat >= 0:
+                    times[name].append(time.perf_counter() - began)
+        first = times["x @ kernel"]
+        for name, each in times.items():
+            ratio = spread([a / b for a, b in zip(first, each, strict=True)])
+            found["rows"].append({"rows": rows, "name": name, "seconds": spread(each), "times_faster": ratio})
+    print(json.dumps(found, indent=1) if options.json else in_a_table(found))
+    return found
+
+
+def compiled(product: Callable, x: jax.Array, matrices: list[jax.Array]) -> Callable[[], Any]:
+    """A call that multiplies x with each of the matrices in one compiled function, and waits."""
+    all_products = jax.jit(lambda x, matrices: sum(product(x, matrix) for matrix in matrices))
+    return lambda: all_products(x, matrices).block_until_ready()
+
+
+def multiplied(x: torch.Tensor, matrices: list[torch.Tensor]) -> Callable[[], Any]:
+    """The same in PyTorch, one product after the other."""
+    return lambda: sum(x @ matrix for matrix in matrices)
+
+
+def in_a_table(found: dict[str, Any]) -> str:
+    """The findings as Markdown."""
+    rows = [
+        [
+            str(row["rows"]),
+            row["name"],
+            in_words({key: 1000 * value for key, value in row["seconds"].items()}),
+            f"{found['bytes'] / row['seconds']['median'] / 1e9:.1f}",
+            in_words(row["times_faster"]),
+        ]
+        for row in found["rows"]
+    ]
+    header = ["rows", "product", "ms", "GB/s of matrices", "times as fast as x @ kernel"]
+    about = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    where = f"{found['machine']['date']}, {found['machine']['cores']} cores of {found['machine']['processor']}; {about}"
+    return f"{where}\n\n{table(header, rows)}"
+
+
+if __name__ == "__main__":
+    main()
