@@ -22,6 +22,7 @@ from jax.sharding import NamedSharding
 from minidalle.bart.devices import row_sharding
 from minidalle.bart.model import DalleBart, as_attention_mask, check_range, check_text
 from minidalle.bart.stack import DecoderLayer
+from minidalle.bart.turned import expect_turned, multiply_turned, turn, turn_kernels
 
 
 class Settings(NamedTuple):
@@ -36,8 +37,8 @@ class Settings(NamedTuple):
 class Prompt(NamedTuple):
     """What stays the same through all steps; rows R are the B pictures, then with guidance their B unconditional twins."""
 
-    layers: tuple[nnx.State, ...]  # each decoder layer's weights
-    head: jax.Array  # (d_model, codebook): the output layer's columns of real codes
+    layers: tuple[nnx.State, ...]  # each decoder layer's weights, its matrices turned
+    head: jax.Array  # (codebook, d_model): the output layer's columns of real codes, turned
     cross: tuple[
         tuple[jax.Array, jax.Array], ...
     ]  # each layer's keys and values of the caption, (R, heads, T, head size)
@@ -343,8 +344,8 @@ def _read_captions(
     layers = tuple(layer_weights(layer) for layer in range(model.config.decoder_layers))
     cross = [nnx.merge(layer_structure, weights).cross_attention.keys_and_values(states) for weights in layers]
     return Prompt(
-        layers=layers,
-        head=model.head()[:, :codebook].astype(model.dtype),
+        layers=tuple(map(turn_kernels, layers)),
+        head=turn(model.head()[:, :codebook].astype(model.dtype)),
         cross=tuple((keys[rows], values[rows]) for keys, values in cross),
         text_mask=as_attention_mask(text_mask)[rows],
         row_keys=row_keys,
@@ -374,7 +375,7 @@ def _advance(
     """Draw the codes at positions first ≤ position < last."""
     model = nnx.merge(structure, parameters)
     layer_structure, _ = nnx.split(model.decoder.layers)
-    layers = [nnx.merge(layer_structure, weights) for weights in prompt.layers]
+    layers = [expect_turned(nnx.merge(layer_structure, weights)) for weights in prompt.layers]
     pictures, length = progress.codes.shape
     twins = prompt.text_mask.shape[0] // pictures  # 2 with guidance
 
@@ -387,7 +388,7 @@ def _advance(
             x, cache = _step_layer(layer, x, cache, cross, position, prompt.text_mask)
             x = model.decoder.after_layer(number, x)
             caches.append(cache)
-        logits = (x[:, 0] @ prompt.head).astype(jnp.float32)
+        logits = multiply_turned(x[:, 0], prompt.head).astype(jnp.float32)
         if twins == 2:
             logits = guide(logits[:pictures], logits[pictures:], settings.guidance)
         step_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(prompt.row_keys, position)
