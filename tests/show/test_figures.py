@@ -123,8 +123,10 @@ def test_captions_are_shown_as_written_dollars_and_all():
     assert {"costs \\$5 or \\$6\n0.12", "a_b^c \\alpha\n0.46"} == set(texts(figure))
 
 
-def test_long_captions_of_neighbours_do_not_touch():
-    figure = show.grid(PICTURES, ["a woman firefighter with medium-dark skin tone and curly hair"] * 6, columns=3)
+@pytest.mark.parametrize("columns", [3, 6])
+def test_long_captions_of_neighbours_do_not_touch(columns):
+    caption = "a woman firefighter with medium-dark skin tone and curly hair"
+    figure = show.grid(PICTURES, [caption] * 6, columns=columns)
     placed = boxes(figure, [axis.texts[0] for axis in figure.axes])
     pictures = [axis.images[0].get_window_extent() for axis in figure.axes]
     for index, box in enumerate(placed):

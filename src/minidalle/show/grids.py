@@ -112,7 +112,7 @@ def _wrapped(text: str, inches: float) -> str:
 def _label(index: int, captions, scores, inches: float) -> str:
     lines = []
     if captions is not None:
-        lines.append(_wrapped(captions[index], inches))
+        lines.append(_wrapped(captions[index], 0.9 * inches))  # its letters are a tenth larger than a row's heading
     if scores is not None:
         lines.append(f"{float(scores[index]):.2f}")
     return "\n".join(lines)
