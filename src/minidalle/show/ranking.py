@@ -83,7 +83,7 @@ def blame(chance, picked, possible, *, interval=None, best: str = "CLIP's pick",
     axis.set(xlim=(0.97, 1.03 * len(picked)), ylim=(0, 1), xlabel="candidates n", ylabel="share of captions")
     axis.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
     inside = {"fontsize": 9, "color": INK, "va": "center"}
-    axis.text(1.08, (1 + possible[0]) / 2 + 0.1, "no right one was drawn:\nthe generator's fault", ha="left", **inside)
+    axis.text(1.08, (1 + possible[0]) / 2 + 0.12, "no right one was drawn:\nthe generator's fault", ha="left", **inside)
     late = 0.8 * len(picked)
     between = (np.interp(late, number, picked) + np.interp(late, number, possible)) / 2
     axis.text(0.93 * len(picked), between, "passed over:\nthe ranker's fault", ha="right", **inside)
