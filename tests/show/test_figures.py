@@ -228,6 +228,7 @@ def test_a_logarithmic_axis_is_written_in_plain_numbers():
 def test_few_marked_points_of_a_logarithmic_axis_are_its_ticks():
     axis = show.curves({"recall": [1, 3, 2]}, x=[8, 32, 512], logx=True, markers=True).axes[0]
     assert [label.get_text() for label in axis.get_xticklabels()] == ["8", "32", "512"]
+    show.curves({"one point": [1]}, x=[8], logx=True, markers=True)
     crowded = show.curves({"recall": [1, 3, 2]}, x=[8, 9, 512], logx=True, markers=True).axes[0]
     assert "9" not in [label.get_text() for label in crowded.get_xticklabels()]
 

@@ -333,7 +333,8 @@ def _finish(axis, ends: list[tuple[float, float, str, str]], logx: bool, logy: b
     if logx:
         axis.set_xscale("log")
         _write_numbers(axis.xaxis, *axis.get_xlim())
-        if marked is not None and len(marked) <= 8 and np.diff(np.log(marked)).min() > 0.08 * np.ptp(np.log(marked)):
+        marked = np.zeros(0) if marked is None else marked[marked > 0]
+        if 1 < len(marked) <= 8 and np.diff(np.log(marked)).min() > 0.08 * np.ptp(np.log(marked)):
             axis.set_xticks(marked, [f"{place:,g}" for place in marked])
             axis.xaxis.set_minor_locator(NullLocator())
     if logy:
