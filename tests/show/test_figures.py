@@ -61,6 +61,10 @@ EXAMPLES = {
 }
 
 
+PLOTS = ["curves", "curves of runs", "loss", "usage", "bars", "extrapolation", "heatmap", "chances", "blame"]
+PLOTS += ["grid", "ranked", "overlay", "attention_maps"]
+
+
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_every_figure_stands_on_white_and_fits_a_page(name):
     figure = EXAMPLES[name]()
@@ -71,7 +75,7 @@ def test_every_figure_stands_on_white_and_fits_a_page(name):
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 2, "something is drawn"
 
 
-@pytest.mark.parametrize("name", ["curves", "curves of runs", "loss", "usage", "bars"])
+@pytest.mark.parametrize("name", PLOTS)
 def test_the_words_of_a_plot_can_be_read_on_a_phone(name):
     figure = EXAMPLES[name]()
     inches = drawn(figure).shape[1] / 150
@@ -119,8 +123,10 @@ def test_captions_are_shown_as_written_dollars_and_all():
     assert {"costs \\$5 or \\$6\n0.12", "a_b^c \\alpha\n0.46"} == set(texts(figure))
 
 
-def test_long_captions_of_neighbours_do_not_touch():
-    figure = show.grid(PICTURES, ["a woman firefighter with medium-dark skin tone and curly hair"] * 6, columns=3)
+@pytest.mark.parametrize("columns", [3, 6])
+def test_long_captions_of_neighbours_do_not_touch(columns):
+    caption = "a woman firefighter with medium-dark skin tone and curly hair"
+    figure = show.grid(PICTURES, [caption] * 6, columns=columns)
     placed = boxes(figure, [axis.texts[0] for axis in figure.axes])
     pictures = [axis.images[0].get_window_extent() for axis in figure.axes]
     for index, box in enumerate(placed):
@@ -209,6 +215,44 @@ def test_a_name_stands_as_high_as_the_end_of_its_line(logy):
         assert abs(written.xy[1] - line_end) < 0.01
 
 
+def test_a_logarithmic_axis_is_written_in_plain_numbers():
+    """0.5, 1, 2, 5 over one decade, 0.1, 1 and 10,000 over many, and no 6 × 10⁻¹ that takes the room of the curve."""
+    narrow = show.curves({"loss": [0.4, 7.0]}, logy=True).axes[0].yaxis
+    wide = show.curves({"power": [0, 1]}, x=[10, 10_000], logx=True).axes[0].xaxis
+    for numbers, expected in ((narrow, {"0.5", "1", "2", "5"}), (wide, {"10", "100", "1,000", "10,000"})):
+        numbers.figure.draw_without_rendering()
+        assert expected <= {label.get_text() for label in numbers.get_ticklabels()}
+        assert not any(label.get_text() for label in numbers.get_ticklabels(minor=True))
+
+
+def test_few_marked_points_of_a_logarithmic_axis_are_its_ticks():
+    axis = show.curves({"recall": [1, 3, 2]}, x=[8, 32, 512], logx=True, markers=True).axes[0]
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["8", "32", "512"]
+    show.curves({"one point": [1]}, x=[8], logx=True, markers=True)
+    crowded = show.curves({"recall": [1, 3, 2]}, x=[8, 9, 512], logx=True, markers=True).axes[0]
+    assert "9" not in [label.get_text() for label in crowded.get_xticklabels()]
+
+
+def test_counts_are_ticked_in_whole_numbers():
+    axis = show.curves({"score": np.arange(8)}, x=np.arange(1, 9)).axes[0]
+    assert all(place == round(place) for place in axis.get_xticks())
+    assert any(place != round(place) for place in show.curves({"z": [1, 2, 3]}, x=[0, 0.5, 1]).axes[0].get_xticks())
+
+
+def test_a_legend_of_bars_covers_neither_bars_nor_their_numbers():
+    figure = show.bars({"whole decoder": {"counted": 100, "measured": 100}, "kept": {"counted": 7, "measured": 12}})
+    (legend,) = boxes(figure, figure.legends)
+    assert legend.y0 >= figure.axes[0].bbox.y1, "it stands above the axes, which keep their whole width"
+
+
+def test_names_of_columns_are_turned_only_where_they_would_touch():
+    short, long = (
+        show.heatmap(np.eye(3), xticks=names).axes[0] for names in ("123", ["light", "medium-light", "dark"])
+    )
+    assert {label.get_rotation() for label in short.get_xticklabels()} == {0}
+    assert {label.get_rotation() for label in long.get_xticklabels()} == {45}
+
+
 def test_a_map_counts_rows_and_columns_in_whole_numbers():
     figure = show.heatmap(np.zeros((4, 3)))
     figure.draw_without_rendering()
@@ -253,7 +297,7 @@ def test_an_attention_map_colours_the_cells_that_look_and_writes_how_much():
     one, every = (axis.images[0].get_array() for axis in figure.axes)
     assert (one[2:4, 2:4] < 0.9).any(-1).all() and np.delete(one.reshape(64, 3), [18, 19, 26, 27], 0).min() > 0.99
     assert (every < 0.9).any(-1).all()
-    assert {"mean 5%, most 80%", "mean 25%, most 25%", "cat", "dog"} <= set(texts(figure))
+    assert {"mean 5%\nmost 80%", "mean 25%\nmost 25%", "cat", "dog"} <= set(texts(figure))
     with pytest.raises(ValueError, match="for 3 words"):
         show.attention_maps(PICTURES[0], weights, ["a", "b", "c"])
     with pytest.raises(ValueError, match="not negative"):

@@ -8,7 +8,7 @@ from matplotlib.colors import to_rgb
 from minidalle.data.pictures import to_float, to_uint8
 from minidalle.show.codes import square
 from minidalle.show.fragment import Fragment, data_uri, escape, fragment
-from minidalle.show.style import INK, PALETTE, Picture, add_title, new_figure, styled
+from minidalle.show.style import INK, PALETTE, WIDTH, Picture, add_title, new_figure, styled
 
 __all__ = ["attention_maps", "attention_viewer"]
 
@@ -28,8 +28,8 @@ def attention_maps(
     if weights.min() < 0 or not np.isfinite(weights).all():
         raise ValueError("weights must be finite and not negative; give what the softmax gave")
     columns = min(columns, len(words))
-    rows = -(-len(words) // columns)
-    figure, axes = new_figure(columns * (size + 0.1), rows * (size + 0.55) + (0.35 if title else 0), rows, columns)
+    rows, cell = -(-len(words) // columns), min(size, WIDTH / columns - 0.1)
+    figure, axes = new_figure(columns * (cell + 0.1), rows * (cell + 0.72) + (0.35 if title else 0), rows, columns)
     grey = to_float(to_uint8(image)) @ (0.299, 0.587, 0.114)
     pale = np.repeat(1 - 0.55 * (1 - grey[..., None]), 3, axis=-1)
     for axis in axes.flat:
@@ -41,8 +41,8 @@ def attention_maps(
         strength = strength[..., None]
         axis.imshow(pale * (1 - strength) + np.array(to_rgb(PALETTE[1])) * strength, interpolation="nearest")
         axis.set_title(word.replace("$", r"\$"), loc="center", fontsize=11)
-        below = f"mean {column.mean():.0%}, most {column.max():.0%}"
-        axis.text(0.5, -0.03, below, transform=axis.transAxes, ha="center", va="top", fontsize=9, color=INK)
+        below = f"mean {column.mean():.0%}\nmost {column.max():.0%}"
+        axis.text(0.5, -0.03, below, transform=axis.transAxes, ha="center", va="top", fontsize=10, color=INK)
     add_title(figure, title)
     return figure
 

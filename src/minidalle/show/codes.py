@@ -7,7 +7,7 @@ from matplotlib.colors import LogNorm, hsv_to_rgb, to_rgb
 from matplotlib.patches import Rectangle
 
 from minidalle.data.pictures import to_float, to_uint8
-from minidalle.show.style import FAINT, INK, PALETTE, Picture, add_title, new_figure, styled
+from minidalle.show.style import FAINT, INK, PALETTE, WIDTH, Picture, add_title, new_figure, styled
 
 __all__ = ["code_colours", "code_map", "ladder", "overlay", "palette", "receptive_field", "voronoi"]
 
@@ -201,8 +201,8 @@ def overlay(images, values, *, label: str, captions: Sequence[str] | None = None
         raise ValueError(f"{len(maps)} maps for {len(pictures)} pictures; give one for each")
     maps = [each if each.ndim == 2 else each.reshape(round(each.size**0.5), -1) for each in maps]
     count, top = len(pictures), max(each.max() for each in maps)
-    cell = min(size, 6.6 / count)
-    figure, axes = new_figure(count * (cell + 0.06) + 0.8, 2 * (cell + 0.06) + (0.25 if captions else 0), 2, count)
+    cell = min(size, WIDTH / count - 0.06)
+    figure, axes = new_figure(count * (cell + 0.06), 2 * (cell + 0.06) + 0.65 + (0.25 if captions else 0), 2, count)
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
     for index, (picture, each) in enumerate(zip(pictures, maps, strict=True)):
         height, width = picture.shape[:2]
@@ -218,7 +218,7 @@ def overlay(images, values, *, label: str, captions: Sequence[str] | None = None
         axis.set_xticks([])
         axis.set_yticks([])
         axis.spines[:].set_visible(False)
-    figure.colorbar(drawn, ax=axes[1], label=label, shrink=0.95)
+    figure.colorbar(drawn, ax=axes, label=label, location="bottom", shrink=0.6, aspect=30, pad=0.03)
     return figure
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from minidalle.show.plots import _name_ends
-from minidalle.show.style import DASHES, FAINT, INK, PALETTE, Picture, new_figure, styled
+from minidalle.show.style import DASHES, FAINT, INK, PALETTE, WIDTH, Picture, new_figure, styled
 
 __all__ = ["extrapolation"]
 
@@ -22,7 +22,7 @@ def extrapolation(
     n: `(points,)` sample sizes. ticks: those that are written at the axis, by default all.
     """
     n = np.asarray(n, float)
-    figure, axes = new_figure(7.0, 2.5 * len(panels) + 0.3, len(panels), 1, sharex=True)
+    figure, axes = new_figure(WIDTH, 2.3 * len(panels) + 0.3, len(panels), 1, sharex=True)
     ends: list[list[tuple[float, float, str, str]]] = []
     for axis, (title, lines) in zip(axes[:, 0], panels.items(), strict=True):
         ends.append([])

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 
 from minidalle.show.style import DASHES, FAINT, INK, PALETTE, WIDTH, Picture, add_title, new_figure, styled
 
@@ -31,7 +32,7 @@ def curves(
     x: the shared axis; by default 0, 1, 2, ….
     """
     figure, ((axis,),) = new_figure(WIDTH, height)
-    ends = []
+    ends, places = [], []
     for index, (label, values) in enumerate(lines.items()):
         across, up = values if isinstance(values, tuple) else (x, values)
         runs = np.atleast_2d(np.asarray(up, float))
@@ -39,6 +40,7 @@ def curves(
         across = np.arange(len(up)) if across is None else np.asarray(across, float)
         if len(across) != len(up):
             raise ValueError(f"line {label!r} has {len(up)} values over {len(across)} points; give one for each point")
+        places.append(across)
         colour = PALETTE[index % len(PALETTE)]
         if len(runs) > 1:
             axis.fill_between(across, runs.min(0), runs.max(0), color=colour, alpha=0.2, linewidth=0)
@@ -54,7 +56,10 @@ def curves(
         if len(finite):
             ends.append((across[finite[-1]], up[finite[-1]], label, colour))
     axis.set(xlabel=xlabel, ylabel=ylabel, title=title)
-    _finish(axis, ends, logx, logy)
+    places = np.unique(np.concatenate(places)) if places else np.zeros(0)
+    if not logx and (places == places.round()).all():
+        axis.xaxis.get_major_locator().set_params(integer=True)  # there is no step 2.5
+    _finish(axis, ends, logx, logy, places if markers else None)
     return figure
 
 
@@ -141,8 +146,10 @@ def bars(
     first = next(iter(values.values()))
     names = list(first) if isinstance(first, Mapping) else [""]
     table = np.array([[row[name] for name in names] if isinstance(row, Mapping) else [row] for row in values.values()])
-    thick = 0.8 / len(names)
-    figure, ((axis,),) = new_figure(WIDTH, 0.7 + len(values) * max(0.36, 0.24 * len(names)) + (0.3 if title else 0))
+    thick, thick_row = 0.8 / len(names), max(0.36, 0.24 * len(names))
+    figure, ((axis,),) = new_figure(
+        WIDTH, (0.95 if len(names) > 1 else 0.7) + len(values) * thick_row + (0.3 if title else 0)
+    )
     for index, name in enumerate(names):
         places = np.arange(len(values)) + (index - (len(names) - 1) / 2) * thick
         drawn = axis.barh(places, table[:, index], thick * 0.92, color=PALETTE[index % len(PALETTE)], label=name)
@@ -157,7 +164,7 @@ def bars(
     if floor is not None:
         axis.axvline(floor, color=INK, linestyle="--", linewidth=1)
     if len(names) > 1:
-        axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        figure.legend(loc="outside upper left", ncols=len(names), borderaxespad=0)
     return figure
 
 
@@ -228,7 +235,7 @@ def heatmap(
     if values.ndim != 2:
         raise ValueError(f"heatmap got shape {values.shape}; give a matrix (rows, columns)")
     rows, columns = values.shape
-    cell = min(0.5, 5.4 / columns, 5.0 / rows)
+    cell = min(0.5, (WIDTH - 1.7) / columns, 5.0 / rows)
     figure, ((axis,),) = new_figure(max(3.4, columns * cell + 1.7), max(2.2, rows * cell + 0.9))
     limit = np.nanmax(np.abs(values)) or 1.0
     drawn = axis.imshow(
@@ -240,7 +247,9 @@ def heatmap(
     for numbers in (axis.xaxis, axis.yaxis):
         numbers.get_major_locator().set_params(integer=True)  # there is no row 0.5
     if xticks is not None:
-        axis.set_xticks(range(columns), xticks, rotation=45, ha="right", rotation_mode="anchor")
+        axis.set_xticks(range(columns), xticks)
+        if 0.083 * max(len(str(name)) for name in xticks) + 0.1 > cell:  # inches of a letter, and of the gap
+            axis.set_xticks(range(columns), xticks, rotation=45, ha="right", rotation_mode="anchor")
     if yticks is not None:
         axis.set_yticks(range(rows), yticks)
     if write is not None:
@@ -267,7 +276,7 @@ def chances(
     order = np.argsort(-next(iter(drawn.values())), kind="stable")[:most]
     columns = min(columns, len(drawn))
     rows = -(-len(drawn) // columns)
-    figure, axes = new_figure(7.4, 1.9 * rows + 0.3, rows, columns, sharex=True, sharey=True)
+    figure, axes = new_figure(WIDTH, 1.6 * rows + 0.3, rows, columns, sharex=True, sharey=True)
     for axis in axes.flat[len(drawn) :]:
         axis.set_axis_off()
     places = np.arange(len(order))
@@ -280,10 +289,8 @@ def chances(
         axis.set_title(title, fontsize=10)
         axis.set_xticks([])
         axis.grid(axis="y")
-    for axis in axes[-1]:
-        axis.set_xlabel(xlabel, fontsize=9)
-    for row in axes:
-        row[0].set_ylabel("probability", fontsize=9)
+    figure.supxlabel(xlabel, fontsize=11)
+    figure.supylabel("probability", fontsize=11)
     return figure
 
 
@@ -321,14 +328,29 @@ def rate_distortion(
     return figure
 
 
-def _finish(axis, ends: list[tuple[float, float, str, str]], logx: bool, logy: bool) -> None:
-    """Set the scales first: where names go depends on them."""
+def _finish(axis, ends: list[tuple[float, float, str, str]], logx: bool, logy: bool, marked=None) -> None:
+    """Set the scales first: where names go depends on them. marked: places to write at a logarithmic x axis, if few."""
     if logx:
         axis.set_xscale("log")
+        _write_numbers(axis.xaxis, *axis.get_xlim())
+        marked = np.zeros(0) if marked is None else marked[marked > 0]
+        if 1 < len(marked) <= 8 and np.diff(np.log(marked)).min() > 0.08 * np.ptp(np.log(marked)):
+            axis.set_xticks(marked, [f"{place:,g}" for place in marked])
+            axis.xaxis.set_minor_locator(NullLocator())
     if logy:
         axis.set_yscale("log")
+        _write_numbers(axis.yaxis, *axis.get_ylim())
     axis.grid(axis="y")
     _name_ends(axis, ends)
+
+
+def _write_numbers(numbers, low: float, high: float) -> None:
+    """Name a logarithmic axis in plain numbers, not in powers of ten, as long as these stay short."""
+    if low < 1e-4 or high > 2e5:
+        return
+    numbers.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 300 else (1,)))
+    numbers.set_major_formatter(lambda value, _: f"{value:,g}")
+    numbers.set_minor_formatter(NullFormatter())
 
 
 def _name_ends(axis, ends: list[tuple[float, float, str, str]]) -> None:

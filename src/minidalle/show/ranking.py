@@ -1,12 +1,11 @@
 """Candidates in the order of their scores, and whose fault it is when the one that was picked is wrong."""
 
-import textwrap
 from collections.abc import Mapping
 
 import numpy as np
 
 from minidalle.data.pictures import to_uint8
-from minidalle.show.style import FAINT, INK, PALETTE, Picture, new_figure, styled
+from minidalle.show.style import FAINT, INK, PALETTE, WIDTH, Picture, new_figure, styled
 
 __all__ = ["blame", "ranked"]
 RIGHT, WRONG = PALETTE[0], PALETTE[1]
@@ -27,13 +26,16 @@ def ranked(rows: Mapping[str, tuple[object, object, object]], *, most: int | Non
     if len(set(counts.values())) > 1:
         raise ValueError(f"rows differ in length: {counts}; rank the same number of candidates in every row")
     count = next(iter(counts.values()))
-    labels = [textwrap.fill(str(caption), 18).replace("$", r"\$") for caption in sorted_rows]
-    margin = 0.085 * max(len(line) for label in labels for line in label.split("\n")) + 0.15
-    cell = min(0.95, (8.4 - margin) / count)
-    figure, axes = new_figure(count * (cell + 0.05) + margin, len(labels) * (cell + 0.28), len(labels), count)
-    figure.get_layout_engine().set(w_pad=0.025, h_pad=0.025, wspace=0, hspace=0)
-    for line, label, (images, scores, right) in zip(axes, labels, sorted_rows.values(), strict=True):
-        for axis, image, score, good in zip(line, images, scores, right, strict=True):
+    cell = min(0.95, WIDTH / count - 0.06)
+    above, below = 0.24, 0.28  # inches for the caption and for the scores
+    width, height = count * (cell + 0.06), len(sorted_rows) * (above + cell + below)
+    figure, axes = new_figure(width, height, len(sorted_rows), count)
+    figure.set_layout_engine("none")  # it would make the first column as wide as its captions
+    for row, (line, (caption, (images, scores, right))) in enumerate(zip(axes, sorted_rows.items(), strict=True)):
+        bottom = height - (row + 1) * (above + cell + below) + below
+        for column, (axis, image, score, good) in enumerate(zip(line, images, scores, right, strict=True)):
+            left = column * (cell + 0.06) + 0.03
+            axis.set_position((left / width, bottom / height, cell / width, cell / height))
             axis.imshow(image, interpolation="nearest")
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set(  # a spine's ends project by default, which would fill the gaps of the dashes
@@ -43,12 +45,12 @@ def ranked(rows: Mapping[str, tuple[object, object, object]], *, most: int | Non
             axis.set_xlabel(
                 f"{score:.2f} {'✓' if good else '✗'}", fontsize=9, labelpad=2, color=INK, fontfamily="DejaVu Sans"
             )
-        line[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9.5, labelpad=6)
+        line[0].set_title(str(caption).replace("$", r"\$"), fontsize=10, fontweight="normal", loc="left", pad=4)
     return figure
 
 
 @styled
-def blame(chance, picked, possible, *, interval=None, best: str = "CLIP's pick", height: float = 4.2) -> Picture:
+def blame(chance, picked, possible, *, interval=None, best: str = "CLIP's pick", height: float = 3.8) -> Picture:
     """Shares of captions over the number of candidates n = 1, …, N: drawn right, found by ranking, missed, never drawn.
 
     chance: share of right ones among all candidates. picked: `(N,)`, share of captions whose best-scored of n candidates
@@ -63,7 +65,7 @@ def blame(chance, picked, possible, *, interval=None, best: str = "CLIP's pick",
     if min(chance, picked.min(), possible.min()) < 0 or max(chance, picked.max(), possible.max()) > 1:
         raise ValueError("blame shows shares of captions; give numbers in [0, 1]")
     number = np.arange(1, len(picked) + 1)
-    figure, ((axis,),) = new_figure(7.4, height)
+    figure, ((axis,),) = new_figure(WIDTH, height)
     axis.fill_between(number, 0, picked, color=PALETTE[5], alpha=0.35, linewidth=0)
     axis.fill_between(number, picked, possible, color=PALETTE[4], alpha=0.45, linewidth=0)
     axis.fill_between(number, possible, 1, color=PALETTE[6], alpha=0.16, linewidth=0)
@@ -80,11 +82,11 @@ def blame(chance, picked, possible, *, interval=None, best: str = "CLIP's pick",
     axis.minorticks_off()
     axis.set(xlim=(0.97, 1.03 * len(picked)), ylim=(0, 1), xlabel="candidates n", ylabel="share of captions")
     axis.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
-    inside = {"fontsize": 9.5, "color": INK, "va": "center"}
-    axis.text(1.08, (1 + possible[0]) / 2 + 0.1, "no right one was drawn:\nthe generator's fault", ha="left", **inside)
+    inside = {"fontsize": 9, "color": INK, "va": "center"}
+    axis.text(1.08, (1 + possible[0]) / 2 + 0.12, "no right one was drawn:\nthe generator's fault", ha="left", **inside)
     late = 0.8 * len(picked)
     between = (np.interp(late, number, picked) + np.interp(late, number, possible)) / 2
-    axis.text(0.93 * len(picked), between, "drawn, but passed over:\nthe ranker's fault", ha="right", **inside)
+    axis.text(0.93 * len(picked), between, "passed over:\nthe ranker's fault", ha="right", **inside)
     axis.text(len(picked) ** 0.5, min(chance, picked.min()) / 2, "the pick is right", ha="center", **inside)
     for name, end, colour in (
         ("the oracle picks", possible[-1], PALETTE[2]), (best, picked[-1], PALETTE[0]), ("chance picks", chance, INK),

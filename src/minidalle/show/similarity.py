@@ -8,7 +8,7 @@ from matplotlib.patches import Rectangle
 
 from minidalle.data.pictures import to_uint8
 from minidalle.show.fragment import Fragment, data_uri, escape, fragment
-from minidalle.show.style import INK, PALETTE, Picture, add_title, new_figure, styled
+from minidalle.show.style import INK, PALETTE, WIDTH, Picture, add_title, new_figure, styled
 
 __all__ = ["similarity_matrix", "temperature_slider"]
 
@@ -26,8 +26,8 @@ def similarity_matrix(images, captions: Sequence[str], values, *, label: str = "
     if values.shape != (len(pictures), len(captions)):
         raise ValueError(f"values have shape {values.shape}; expected {(len(pictures), len(captions))}")
     rows, columns = values.shape
-    cell = min(0.62, 5.6 / columns)
-    figure, ((axis,),) = new_figure(cell * (columns + 1) + 1.5, cell * rows + 1.7)
+    cell = min(0.62, (WIDTH - 1.2) / (columns + 1))  # the names above lean over the right edge
+    figure, ((axis,),) = new_figure(cell * (columns + 1) + 1.2, cell * rows + 2.0)
     drawn = axis.imshow(values, cmap="viridis", interpolation="nearest")
     for row, picture in enumerate(pictures):
         inside = axis.inset_axes((-1.5, row - 0.46, 0.92, 0.92), transform=axis.transData)
@@ -45,7 +45,7 @@ def similarity_matrix(images, captions: Sequence[str], values, *, label: str = "
     axis.set_yticks([])
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
-    figure.colorbar(drawn, ax=axis, label=label, shrink=0.85)
+    figure.colorbar(drawn, ax=axis, label=label, location="bottom", shrink=0.8, aspect=30, pad=0.03)
     add_title(figure, title)
     return figure
 
