@@ -154,6 +154,10 @@ def test_a_logarithmic_axis_counts_in_plain_numbers_where_they_are_short():
     (axis,) = figure.axes
     assert {"2", "5", "10", "20", "50"} <= {each.get_text() for each in axis.get_yticklabels()}
     assert {"1", "10", "100"} <= {each.get_text() for each in axis.get_xticklabels()}
+    narrow = show.curves({"one": [1.3, 1.4, 1.7]}, logy=True)
+    drawn(narrow)
+    shown = [each.get_text() for each in narrow.axes[0].get_yticklabels(which="both")]
+    assert sum(bool(text) for text in shown) > 2, "an axis shorter than from 1 to 5 keeps its own numbers"
 
 
 def test_no_name_of_a_setting_or_legend_covers_a_point():

@@ -328,14 +328,22 @@ def _finish(axis, ends: list[tuple[float, float, str, str]], logx: bool, logy: b
         axis.set_xscale("log")
     if logy:
         axis.set_yscale("log")
-    for numbers, low, high in ((axis.xaxis, *axis.get_xlim()), (axis.yaxis, *axis.get_ylim())):
-        if numbers.get_scale() == "log" and 0.01 <= low and high <= 20_000:
-            steps = (1, 2, 5) if high / low < 150 else (1,)
-            numbers.set_major_locator(LogLocator(base=10, subs=steps))
-            numbers.set_major_formatter(lambda value, _: f"{value:,g}")
-            numbers.set_minor_formatter(NullFormatter())
+    for numbers in (axis.xaxis, axis.yaxis):
+        if numbers.get_scale() == "log":
+            _count_plainly(numbers, *numbers.get_view_interval())
     axis.grid(axis="y")
     _name_ends(axis, ends)
+
+
+def _count_plainly(numbers, low: float, high: float) -> None:
+    """Let a logarithmic axis say 1, 10, 100 rather than powers of ten, where the numbers are short and there are three."""
+    if low < 0.01 or high > 20_000:
+        return
+    marks = LogLocator(subs=(1, 2, 5) if high / low < 150 else (1,))
+    if sum(low <= mark <= high for mark in marks.tick_values(low, high)) > 2:
+        numbers.set_major_locator(marks)
+        numbers.set_major_formatter(lambda value, _: f"{value:,g}")
+        numbers.set_minor_formatter(NullFormatter())
 
 
 def _name_ends(axis, ends: list[tuple[float, float, str, str]]) -> None:
