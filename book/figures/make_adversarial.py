@@ -18,7 +18,7 @@ PIXELS = 64
 def losses() -> Drawing:
     """What a reconstruction is judged by, and where the gradients go."""
     drawing = Drawing(
-        640, 474, "Three judges of one reconstruction",
+        640, 438, "Three judges of one reconstruction",
         "A picture passes encoder, codes and decoder and becomes a reconstruction. Three judges look at it. Pixels: the "
         "mean difference from the picture. Features: the difference in the features of a frozen network. Discriminator: a "
         "verdict for each patch, without the picture beside it, from the start step on, times the adaptive weight. The "
@@ -32,14 +32,14 @@ def losses() -> Drawing:
         (368, 92, "decoder", GREEN),
         (488, 134, "reconstruction", KINDS["plain"]),
     ):
-        part(drawing, left, 64, width, 52, kind, words, 16)
+        part(drawing, left, 28, width, 52, kind, words, 16)
     for left, right in ((112, 140), (232, 260), (340, 368), (460, 488)):
-        drawing.arrow((left, 90), (right - 1, 90))
+        drawing.arrow((left, 54), (right - 1, 54))
     judges(drawing)
-    drawing.text(138, 404, ["only while", "it learns"], 14, FAINT)
-    drawing.text(20, 446, "dashed: gradients", 15, ORANGE[1], anchor="start")
+    drawing.text(138, 368, ["only while", "it learns"], 14, FAINT)
+    drawing.text(20, 410, "dashed: gradients", 15, ORANGE[1], anchor="start")
     drawing.text(
-        620, 446, "before the start step the lowest row is missing", 15, FAINT, anchor="end"
+        620, 410, "before the start step the lowest row is missing", 15, FAINT, anchor="end"
     )  # fmt: skip
     return drawing
 
@@ -47,23 +47,23 @@ def losses() -> Drawing:
 def judges(drawing: Drawing) -> None:
     """Three rows: what is compared, by whom, and the way of its gradient back to the decoder."""
     rows = (
-        (190, "pixels", KINDS["plain"], "|x − y| or (x − y)²", True),
-        (284, "features", PURPLE, "perceptual loss", True),
-        (378, "discriminator", ORANGE, "− verdict of each patch", False),
+        (154, "pixels", KINDS["plain"], "|x − y| or (x − y)²", True),
+        (248, "features", PURPLE, "perceptual loss", True),
+        (342, "discriminator", ORANGE, "− verdict of each patch", False),
     )
-    drawing.arrow((555, 117), (555, 383), (472, 383), head=False, colour=FAINT)
-    drawing.arrow((66, 117), (66, 383), (208, 383), colour=FAINT, head=True)
+    drawing.arrow((555, 81), (555, 347), (472, 347), head=False, colour=FAINT)
+    drawing.arrow((66, 81), (66, 347), (208, 347), colour=FAINT, head=True)
     for y, words, kind, loss, both in rows:
         part(drawing, 210, y - 22, 130, 54, kind, words, 16)
-        drawing.arrow((555, y + 5), (342, y + 5), colour=FAINT)
+        drawing.arrow((555 if both else 472, y + 5), (342, y + 5), colour=FAINT)
         if both:
             drawing.arrow((66, y + 5), (208, y + 5), colour=FAINT)
         drawing.text(461, y - 10, loss, 14, INK)
-    drawing.text(461, 404, "× adaptive weight", 14, ORANGE[1], bold=True)
+    drawing.text(461, 368, "× adaptive weight", 14, ORANGE[1], bold=True)
     # one line for the gradients of all three
     for y, *_ in rows:
         drawing.arrow((340, y + 22), (368, y + 22), colour=ORANGE[1], dashed=True, head=False)  # fmt: skip
-    drawing.arrow((368, 400), (368, 150), (414, 150), (414, 118), colour=ORANGE[1], dashed=True)  # fmt: skip
+    drawing.arrow((368, 364), (368, 114), (414, 114), (414, 82), colour=ORANGE[1], dashed=True)  # fmt: skip
 
 
 def part(drawing: Drawing, left, top, width, height, kind, words, size) -> None:

@@ -34,6 +34,7 @@ PICTURES = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), dtype=np.uint
 EXAMPLES = {
     "grid": lambda: show.grid(PICTURES, ["a cat"] * 6, np.arange(6), title="cats"),
     "compare": lambda: show.compare({"original": PICTURES, "back": PICTURES / 255}),
+    "long labels": lambda: show.compare({"woman astronaut: medium skin tone": [*PICTURES] * 2, "a": [*PICTURES] * 2}),
     "curves of runs": lambda: show.curves({"one": [[1, 2, 3], [2, 2, 2]], "two": [3, 2, 1]}, x=[1, 2, 4]),
     "curves": lambda: show.curves({"one": [1, 2, 3], "two": ([1, 5], [2, 3])}, logy=True, logx=True),
     "loss": lambda: show.loss_curve(np.linspace(3, 1, 200), title="loss"),
@@ -61,8 +62,9 @@ EXAMPLES = {
 }
 
 
-PLOTS = ["curves", "curves of runs", "loss", "usage", "bars", "extrapolation", "heatmap", "chances", "blame"]
-PLOTS += ["grid", "ranked", "overlay", "attention_maps"]
+READABLE = ["curves", "curves of runs", "loss", "usage", "bars", "extrapolation", "heatmap", "chances", "blame", "rate"]
+READABLE += ["grid", "compare", "long labels", "ranked", "overlay", "attention_maps", "stacks", "speeds", "field"]
+READABLE += ["ladder", "palette", "code_map"]
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -75,10 +77,10 @@ def test_every_figure_stands_on_white_and_fits_a_page(name):
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 2, "something is drawn"
 
 
-@pytest.mark.parametrize("name", PLOTS)
-def test_the_words_of_a_plot_can_be_read_on_a_phone(name):
+@pytest.mark.parametrize("name", READABLE)
+def test_the_words_of_a_figure_can_be_read_on_a_phone(name):
     figure = EXAMPLES[name]()
-    inches = drawn(figure).shape[1] / 150
+    inches = drawn(figure).shape[1] / figure.dpi
     pixels = 342 / inches / 72  # of each point, where 342 pixels are left beside the margins
     words = [found for found in figure.findobj(Text) if found.get_text().strip()]
     assert min(found.get_fontsize() for found in words) * pixels > 7.4
@@ -131,6 +133,45 @@ def test_long_captions_of_neighbours_do_not_touch(columns):
     pictures = [axis.images[0].get_window_extent() for axis in figure.axes]
     for index, box in enumerate(placed):
         assert not any(box.overlaps(other) for other in placed[:index] + pictures)
+
+
+def test_a_long_label_stands_above_its_row_and_takes_no_room_from_the_pictures():
+    short, long = (show.compare({name: [*PICTURES[:4]] * 2}) for name in ("cat", "woman astronaut: medium skin tone"))
+    assert len(boxes(long, long.axes)) == 8
+    first, second, *_ = [axis.images[0].get_window_extent() for axis in long.axes]
+    assert second.x0 - first.x1 < 0.2 * first.width, "the pictures stand side by side"
+    (label,) = boxes(long, long.axes[0].texts)
+    assert label.y0 >= first.y1 - 1 and label.width > first.width
+    assert not short.axes[0].texts and short.axes[0].get_ylabel() == "cat"
+
+
+def test_the_first_of_the_codes_in_use_is_drawn_as_wide_as_the_others():
+    (axis,) = show.codebook_usage([1, 0, 3, 0]).axes
+    (steps,) = axis.patches
+    np.testing.assert_allclose(steps.get_data().edges, [-0.5, 0.5, 1.5, 2.5, 3.5])
+    np.testing.assert_allclose(steps.get_data().values, [75, 25, 0, 0])
+
+
+def test_a_logarithmic_axis_counts_in_plain_numbers_where_they_are_short():
+    figure = show.curves({"one": [1.5, 3, 60], "two": [2, 4, 8]}, x=[1, 10, 100], logx=True, logy=True)
+    drawn(figure)
+    (axis,) = figure.axes
+    assert {"2", "5", "10", "20", "50"} <= {each.get_text() for each in axis.get_yticklabels()}
+    assert {"1", "10", "100"} <= {each.get_text() for each in axis.get_xticklabels()}
+    narrow = show.curves({"one": [1.3, 1.4, 1.7]}, logy=True)
+    drawn(narrow)
+    shown = [each.get_text() for each in narrow.axes[0].get_yticklabels(which="both")]
+    assert sum(bool(text) for text in shown) > 2, "an axis shorter than from 1 to 5 keeps its own numbers"
+
+
+def test_no_name_of_a_setting_or_legend_covers_a_point():
+    settings = (4, 16, 64)
+    lines = {f"side {side}": {each: (side * each, 10 + side + each**0.5) for each in settings} for side in (1, 16, 256)}
+    figure = show.rate_distortion(lines)
+    (axis,), (legend,) = figure.axes, figure.legends
+    covers = [*boxes(figure, axis.texts), legend.get_window_extent()]
+    points = [axis.transData.transform(point) for line in axis.lines for point in line.get_xydata()]
+    assert not any(box.contains(*point) for box in covers for point in points)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """What codes look like: maps of codes, palettes, Voronoi cells, receptive fields, ladders of scales."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -50,10 +51,12 @@ def code_map(
     """
     codes = square(codes, shape)
     height, width = codes.shape
-    size = min(11.0, 3.3 * 72 / max(codes.shape) / (0.68 * len(str(codes.max())) + 0.4))  # points that fit into a cell
-    labels = size >= 5 if labels is None else labels
     panels = 1 if image is None else 2
-    figure, (axes,) = new_figure(3.6 * panels, 3.6 * height / width + (0.35 if title else 0.05), 1, panels)
+    side = 3.6 if image is None else WIDTH / 2
+    # points that fit into a cell
+    size = min(11.0, (side - 0.2) * 72 / max(codes.shape) / (0.66 * len(str(codes.max())) + 0.2))
+    labels = size >= 5 if labels is None else labels
+    figure, (axes,) = new_figure(side * panels, side * height / width + (0.35 if title else 0.05), 1, panels)
     if image is not None:
         picture = to_uint8(image)
         axes[0].imshow(picture, interpolation="nearest")
@@ -85,7 +88,7 @@ def palette(colours, counts=None, *, columns: int = 8, title: str = "") -> Pictu
     shares = None if counts is None else counts / max(1.0, counts.sum())
     columns = min(columns, len(colours))
     rows = -(-len(colours) // columns)
-    figure, ((axis,),) = new_figure(columns * 0.8, rows * 0.6 + (0.35 if title else 0))
+    figure, ((axis,),) = new_figure(columns * 0.7, rows * 0.52 + (0.35 if title else 0))
     board = np.ones((rows * columns, 3), np.float32)
     board[: len(colours)] = colours
     axis.imshow(board.reshape(rows, columns, 3), interpolation="nearest", aspect=0.72)
@@ -144,8 +147,9 @@ def voronoi(
             axis.plot(*path[:, index].T, color=INK, linewidth=1, linestyle=":")
             axis.plot(*path[:-1, index].T, "o", markerfacecolor="white", markeredgecolor=INK, markersize=3.5)
     for index, centre in enumerate(centres):
+        ink = "white" if np.array(to_rgb(colours[index])) @ (0.299, 0.587, 0.114) < 0.6 else INK
         axis.text(
-            *centre, str(index), ha="center", va="center", fontsize=9, color="white", fontweight="bold",
+            *centre, str(index), ha="center", va="center", fontsize=9, color=ink, fontweight="bold",
             bbox={"boxstyle": "circle,pad=0.25", "facecolor": colours[index], "edgecolor": "white", "linewidth": 1.5},
         )  # fmt: skip
     axis.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), xlabel=xlabel, ylabel=ylabel, title=title)
@@ -165,7 +169,7 @@ def receptive_field(
     if values.ndim != 2 or values.min() < 0 or values.max() <= 0:
         raise ValueError(f"sensitivity has shape {values.shape}; give (height, width), at least one pixel above 0")
     panels = 1 if image is None else 2
-    figure, (axes,) = new_figure(3.4 * panels + 0.8, 3.3 + (0.3 if title else 0), 1, panels)
+    figure, (axes,) = new_figure(2.4 * panels + 0.8, 2.4 + (0.3 if title else 0), 1, panels)
     if image is not None:
         axes[0].imshow(
             to_uint8(image), interpolation="nearest", extent=(-0.5, values.shape[1] - 0.5, values.shape[0] - 0.5, -0.5)
@@ -174,7 +178,7 @@ def receptive_field(
     drawn = axes[-1].imshow(
         values.clip(peak * 1e-4) / peak, norm=LogNorm(1e-4, 1), interpolation="nearest", cmap="magma"
     )
-    figure.colorbar(drawn, ax=axes[-1], label="influence, strongest = 1", shrink=0.85)
+    figure.colorbar(drawn, ax=axes[-1], label="influence, strongest = 1", shrink=0.95)
     for axis in axes:
         axis.set_xticks([])
         axis.set_yticks([])
@@ -231,9 +235,13 @@ def ladder(steps: Mapping[str, object], *, title: str = "", size: float = 1.35) 
     """
     if not steps:
         raise ValueError("ladder got no steps; give a mapping from label to picture or map")
-    cell = min(size, 7.4 / len(steps))
-    figure, (axes,) = new_figure(len(steps) * (cell + 0.08), cell + 0.55 + (0.3 if title else 0), 1, len(steps))
-    for axis, (label, values) in zip(axes, steps.items(), strict=True):
+    cell = min(size, WIDTH / len(steps) - 0.08)
+    names = [textwrap.fill(label, max(8, int(cell * 14)), break_long_words=False) for label in steps]
+    lines = 2 + max(name.count("\n") for name in names)
+    figure, (axes,) = new_figure(
+        len(steps) * (cell + 0.08), cell + 0.19 * lines + 0.15 + (0.3 if title else 0), 1, len(steps)
+    )
+    for axis, name, values in zip(axes, names, steps.values(), strict=True):
         values = np.asarray(values)
         if values.ndim == 2:
             axis.imshow(values.astype(float), cmap="gray", interpolation="nearest")
@@ -241,7 +249,7 @@ def ladder(steps: Mapping[str, object], *, title: str = "", size: float = 1.35) 
             axis.imshow(to_uint8(values), interpolation="nearest")
         axis.set_axis_off()
         axis.text(
-            0.5, -0.05, f"{label}\n{values.shape[0]} × {values.shape[1]}", transform=axis.transAxes,
+            0.5, -0.05, f"{name}\n{values.shape[0]} × {values.shape[1]}", transform=axis.transAxes,
             ha="center", va="top", fontsize=9,
         )  # fmt: skip
     add_title(figure, title)

@@ -32,12 +32,14 @@ def grid(
     scores = _matching(scores, len(pictures), "scores")
     columns = choose_columns(len(pictures), columns)
     rows = -(-len(pictures) // columns)
-    cell = min(size, WIDTH / columns - 0.06)
+    widest = max((len(word) for caption in captions or [] for word in str(caption).split()), default=0)
+    cell = min(size, max(WIDTH / columns - 0.06, min(0.075 * widest, 7.5 / columns)))
     labels = [_label(index, captions, scores, cell) for index in range(len(pictures))]
     lines = max(label.count("\n") + 1 if label else 0 for label in labels)
     height = rows * (cell + 0.19 * lines + 0.06) + (0.35 if title else 0)
     figure, axes = new_figure(columns * (cell + 0.06), height, rows, columns)
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
+    _sharpen(figure)
     for axis in axes.flat:
         axis.set_axis_off()
     for axis, picture, label in zip(axes.flat, pictures, labels, strict=False):
@@ -49,11 +51,15 @@ def grid(
 
 
 @styled
-def compare(rows: Mapping[str, object], captions: Sequence[str] | None = None, size: float = 0.95) -> Picture:
+def compare(
+    rows: Mapping[str, object], captions: Sequence[str] | None = None, size: float = 0.95, framed: bool = False
+) -> Picture:
     """Rows of pictures under each other, one label for each row: originals, reconstructions, and so on.
 
     rows: label → `(count, height, width, 3)`; every row holds the same number of pictures, sizes may differ by row.
-    captions: one for each column, above the first row.
+    captions: one for each column, above the first row. framed: a thin line around each, where some are white.
+    size: height of a picture in inches; it shrinks where a row would be wider than the page. Labels that would leave the
+    pictures too little room stand above their rows, not beside them.
     """
     if not rows:
         raise ValueError("compare got no rows; give a mapping from label to pictures")
@@ -63,22 +69,38 @@ def compare(rows: Mapping[str, object], captions: Sequence[str] | None = None, s
         raise ValueError(f"rows differ in length: {counts}; show the same pictures in every row")
     count = next(iter(counts.values()))
     captions = _matching(captions, count, "captions")
-    cell = min(size, 6.6 / count)
     labels = [_plain(textwrap.fill(str(label), 16)) for label in drawn]
     margin = 0.085 * max(len(line) for label in labels for line in label.split("\n")) + 0.15
+    above = captions is None and min(size, (WIDTH - margin) / count) < min(size, 0.53)
+    if above:
+        labels, margin = [_plain(str(label)) for label in drawn], 0
+    cell = min(size, (WIDTH - margin) / count - 0.05)
     heading = 0.19 * max((_wrapped(caption, cell).count("\n") + 1 for caption in captions or []), default=0)
-    figure, axes = new_figure(count * (cell + 0.05) + margin, len(drawn) * (cell + 0.05) + heading, len(drawn), count)
+    height = len(drawn) * (cell + 0.05 + 0.22 * above) + heading
+    figure, axes = new_figure(count * (cell + 0.05) + margin, height, len(drawn), count)
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
+    _sharpen(figure)
     for row, (label, pictures) in zip(axes, zip(labels, drawn.values(), strict=True), strict=True):
         for axis, picture in zip(row, pictures, strict=True):
             axis.imshow(picture, interpolation="nearest")
             axis.set_xticks([])
             axis.set_yticks([])
-            axis.spines[:].set_visible(False)
-        row[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=10, labelpad=6)
+            axis.spines[:].set(visible=framed, linewidth=0.6)
+        if above:
+            row[0].set_title(" ", fontsize=10, pad=3)  # keeps the height of a line free, but not the label's width
+            place = {"xycoords": "axes fraction", "xytext": (0, 3), "textcoords": "offset points"}
+            row[0].annotate(label, (0, 1), **place, fontsize=10, color=INK).set_in_layout(False)
+        else:
+            row[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=10, labelpad=6)
     for axis, caption in zip(axes[0], captions or [], strict=False):
         axis.set_title(_wrapped(caption, cell), fontsize=9, fontweight="normal", loc="center", color=FAINT, pad=3)
     return figure
+
+
+def _sharpen(figure: Picture) -> None:
+    # many pictures in a row are small; each needs more dots than it has pixels
+    if figure.get_figwidth() > 4.5:
+        figure.set_dpi(220)
 
 
 def _pictures(images) -> list[np.ndarray]:

@@ -102,7 +102,7 @@ def codebook_usage(counts, *, title: str = "") -> Picture:
     figure, (axes,) = new_figure(WIDTH, 3.0, 1, len(groups), sharey=True)
     for index, (axis, (label, shares)) in enumerate(zip(axes, groups.items(), strict=True)):
         ordered = np.sort(shares)[::-1] * 100
-        axis.fill_between(np.arange(len(ordered)), ordered, step="mid", color=PALETTE[index], alpha=0.85, linewidth=0)
+        axis.stairs(ordered, np.arange(len(ordered) + 1) - 0.5, fill=True, color=PALETTE[index], alpha=0.85)
         even = 100 / len(ordered)
         axis.axhline(even, color=INK, linestyle="--", linewidth=1)
         used = np.count_nonzero(shares)
@@ -188,7 +188,7 @@ def stacks(
     if any(list(row) != parts for row in values.values()):
         raise ValueError(f"every bar needs the parts {', '.join(parts)}, in this order")
     table = np.array([[row[part] for part in parts] for row in values.values()], float)
-    figure, ((axis,),) = new_figure(7.4, 1.5 + 0.36 * len(values))
+    figure, ((axis,),) = new_figure(WIDTH, 1.6 + 0.36 * len(values))
     ends = table.cumsum(1)
     for index, part in enumerate(parts):
         drawn = axis.barh(
@@ -208,7 +208,7 @@ def stacks(
     axis.set(xlabel=xlabel)
     axis.spines["left"].set_visible(False)
     axis.tick_params(axis="y", length=0)
-    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9)
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=9)
     add_title(figure, title)
     return figure
 
@@ -308,23 +308,23 @@ def rate_distortion(
     """
     first = next(iter(lines.values()))
     groups = lines if isinstance(first, Mapping) else {"": lines}
-    figure, ((axis,),) = new_figure(7.0, 3.6)
+    figure, ((axis,),) = new_figure(WIDTH, 3.6)
     for index, (label, points) in enumerate(groups.items()):
         rates, quality = np.array(list(points.values()), float).T
         colour = PALETTE[index % len(PALETTE)]
         axis.plot(rates, quality, color=colour, linestyle=DASHES[index % len(DASHES)], marker="o", label=label)
         for setting, rate, height in zip(points, rates, quality, strict=True):
             axis.annotate(
-                str(setting), (rate, height), xytext=(0, 8), textcoords="offset points",
-                ha="center", fontsize=9, color=colour,
+                str(setting), (rate, height), xytext=(-4, 2), textcoords="offset points",
+                ha="right", va="bottom", fontsize=9, color=colour,  # to the upper left, free where lines rise
             )  # fmt: skip
     axis.set_xscale("log", base=2)
     axis.set(xlabel=xlabel, ylabel=ylabel, title=title)
     axis.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    axis.margins(x=0.08, y=0.15)
+    axis.margins(x=0.08, y=0.1)
     axis.grid(axis="y")
     if len(groups) > 1:
-        axis.legend(loc="lower right")
+        figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=min(3, len(groups)))
     return figure
 
 
@@ -339,18 +339,21 @@ def _finish(axis, ends: list[tuple[float, float, str, str]], logx: bool, logy: b
             axis.xaxis.set_minor_locator(NullLocator())
     if logy:
         axis.set_yscale("log")
+    if axis.get_yscale() == "log":
         _write_numbers(axis.yaxis, *axis.get_ylim())
     axis.grid(axis="y")
     _name_ends(axis, ends)
 
 
 def _write_numbers(numbers, low: float, high: float) -> None:
-    """Name a logarithmic axis in plain numbers, not in powers of ten, as long as these stay short."""
+    """Let a logarithmic axis say 1, 10, 100 rather than powers of ten, where the numbers are short and there are three."""
     if low < 1e-4 or high > 2e5:
         return
-    numbers.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 300 else (1,)))
-    numbers.set_major_formatter(lambda value, _: f"{value:,g}")
-    numbers.set_minor_formatter(NullFormatter())
+    marks = LogLocator(subs=(1, 2, 5) if high / low < 300 else (1,))
+    if sum(low <= mark <= high for mark in marks.tick_values(low, high)) > 2:
+        numbers.set_major_locator(marks)
+        numbers.set_major_formatter(lambda value, _: f"{value:,g}")
+        numbers.set_minor_formatter(NullFormatter())
 
 
 def _name_ends(axis, ends: list[tuple[float, float, str, str]]) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from minidalle.show.style import FAINT, INK, PALETTE, Picture, new_figure, styled
+from minidalle.show.style import FAINT, INK, PALETTE, WIDTH, Picture, new_figure, styled
 
 __all__ = ["speeds"]
 
@@ -25,7 +25,7 @@ def speeds(tasks: Mapping[str, Mapping[str, float]], base: str, *, title: str = 
         if base not in times or min(times.values()) <= 0:
             raise ValueError(f"task {task!r} needs a time of {base!r}, and all its times above 0; got {dict(times)}")
     names = list(dict.fromkeys(name for times in tasks.values() for name in times if name != base))
-    figure, ((axis,),) = new_figure(7.4, 1.3 + 0.2 * sum(max(2, len(times)) for times in tasks.values()))
+    figure, ((axis,),) = new_figure(WIDTH, 1.3 + 0.2 * sum(max(2, len(times)) for times in tasks.values()))
     place, middles, reached = 0.0, [], [1.0]
     for index, times in enumerate(tasks.values()):
         shown = [name for name in names if name in times]
@@ -45,7 +45,7 @@ def speeds(tasks: Mapping[str, Mapping[str, float]], base: str, *, title: str = 
         place += height + 0.8
     axis.axvline(1, color=INK, linewidth=1.2, zorder=1)
     axis.set_xscale("log")
-    room = max(2.2, (max(reached) / min(reached)) ** 0.15)  # for the numbers beyond the outermost points
+    room = max(2.2, (max(reached) / min(reached)) ** 0.2)  # for the numbers beyond the outermost points
     axis.set_xlim(min(0.4, min(reached) / room), max(2.5, max(reached) * room))
     axis.set_ylim(place - 0.9, -0.9)
     axis.xaxis.set_major_locator(LogLocator(base=10))

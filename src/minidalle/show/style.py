@@ -76,7 +76,7 @@ class Picture(Figure):
     def _repr_png_(self):
         stored = BytesIO()
         with matplotlib.rc_context(RULES):
-            self.savefig(stored, format="png", bbox_inches="tight", pad_inches=0.08)
+            self.savefig(stored, format="png", dpi=self.dpi, bbox_inches="tight", pad_inches=0.08)
         return stored.getvalue()
 
 
