@@ -184,8 +184,8 @@ def stream(
                     "the model's logits are not finite, so no code can be drawn: its weights hold NaN or infinity, or "
                     "float16 overflowed; load the weights again, or compute in float32 or bfloat16"
                 )
-            # Cut in NumPy: JAX would compile a cut of its own for every length.
-            yield last, jnp.asarray(np.asarray(progress.codes)[:, :last])
+            # Cut in NumPy: JAX would compile a cut of its own for every length. Whole ones stay on their devices.
+            yield last, progress.codes if last == length else jnp.asarray(np.asarray(progress.codes)[:, :last])
 
     return steps(progress)
 
