@@ -26,11 +26,12 @@ import subprocess
 import sys
 import tempfile
 import venv
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from benchmarks.processes import ROOT, Contestant
-from benchmarks.report import in_words, machine, spread, table
+from benchmarks.report import in_words, machine, ratio, spread, table
 
 PEER = ("torch==2.13.0", "numpy", "pillow", "requests", "emoji", "typing_extensions")
 GUIDANCE, TOP_K = 16, 256  # min-dalle's own defaults
@@ -93,14 +94,9 @@ def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             options.dtype,
             device,
         ]
-    contestants = {}
-    try:
-        for name, command in commands.items():
-            contestants[name] = Contestant(command, platforms)
+    with ExitStack() as stack:
+        contestants = {name: stack.enter_context(Contestant(command, platforms)) for name, command in commands.items()}
         found |= compare(contestants, options, folder)
-    finally:
-        for contestant in contestants.values():
-            contestant.__exit__()
     return found
 
 
@@ -164,8 +160,7 @@ def compare(contestants: dict[str, Contestant], options: argparse.Namespace, fol
             found["rows"].append(row | {"bytes_a_second": rate, "share_of_bandwidth": rate / found["bandwidth"]})
         if len(contestants) > 1:
             ratios = {
-                what: spread([b / a for a, b in zip(times["minidalle"][what], times["min-dalle"][what], strict=True)])
-                for what in ("codes", "step", "decode")
+                what: ratio(times["min-dalle"][what], times["minidalle"][what]) for what in ("codes", "step", "decode")
             }
             found["ratios"].append({"pictures": pictures, **ratios})
     return found
@@ -205,7 +200,7 @@ def in_tables(found: dict[str, Any]) -> str:
         [
             str(row["pictures"]),
             row["name"],
-            in_words({key: 1000 * value for key, value in row["step"].items()}),
+            in_words(row["step"], unit=1e-3),
             in_words(row["codes"]),
             in_words(row["decode"]),
             f"{row['bytes_a_second'] / 1e9:.1f} GB/s, {row['share_of_bandwidth']:.0%}",

@@ -11,15 +11,15 @@ fourth is PyTorch with a matrix as `nnx.Linear` keeps it. The matrices of a run 
 
 import argparse
 import json
-import time
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import torch
 
-from benchmarks.report import in_words, machine, spread, table, versions
+from benchmarks.report import in_words, machine, ratio, spread, table, versions, where
 from minidalle.bart.turned import multiply_turned, turn
+from minidalle.scale.timing import race
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
@@ -49,25 +49,18 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
             "x @ turned.T": compiled(lambda x, w: x @ w.T, x, turned),
             "PyTorch": multiplied(torch.from_dlpack(x), tensors),
         }
-        times: dict[str, list[float]] = {name: [] for name in contestants}
-        for repeat in range(-1, options.repeats):  # the first is not counted: it compiles
-            for name, call in contestants.items():
-                began = time.perf_counter()
-                call()
-                if repeat >= 0:
-                    times[name].append(time.perf_counter() - began)
-        first = times["x @ kernel"]
+        times = {name: timing.calls for name, timing in race(contestants, repeats=options.repeats).items()}
         for name, each in times.items():
-            ratio = spread([a / b for a, b in zip(first, each, strict=True)])
-            found["rows"].append({"rows": rows, "name": name, "seconds": spread(each), "times_faster": ratio})
+            faster = ratio(times["x @ kernel"], each)
+            found["rows"].append({"rows": rows, "name": name, "seconds": spread(each), "times_faster": faster})
     print(json.dumps(found, indent=1) if options.json else in_a_table(found))
     return found
 
 
 def compiled(product: Callable, x: jax.Array, matrices: list[jax.Array]) -> Callable[[], Any]:
-    """A call that multiplies x with each of the matrices in one compiled function, and waits."""
+    """A call that multiplies x with each of the matrices in one compiled function."""
     all_products = jax.jit(lambda x, matrices: sum(product(x, matrix) for matrix in matrices))
-    return lambda: all_products(x, matrices).block_until_ready()
+    return lambda: all_products(x, matrices)
 
 
 def multiplied(x: torch.Tensor, matrices: list[torch.Tensor]) -> Callable[[], Any]:
@@ -81,16 +74,14 @@ def in_a_table(found: dict[str, Any]) -> str:
         [
             str(row["rows"]),
             row["name"],
-            in_words({key: 1000 * value for key, value in row["seconds"].items()}),
+            in_words(row["seconds"], unit=1e-3),
             f"{found['bytes'] / row['seconds']['median'] / 1e9:.1f}",
             in_words(row["times_faster"]),
         ]
         for row in found["rows"]
     ]
     header = ["rows", "product", "ms", "GB/s of matrices", "times as fast as x @ kernel"]
-    about = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
-    where = f"{found['machine']['date']}, {found['machine']['cores']} cores of {found['machine']['processor']}; {about}"
-    return f"{where}\n\n{table(header, rows)}"
+    return f"{where(found['machine'], found['versions'])}\n\n{table(header, rows)}"
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import sys
 from typing import Any
 
 from benchmarks.processes import Contestant
-from benchmarks.report import in_words, machine, spread, table
+from benchmarks.report import in_words, machine, ratio, spread, table, versions, where
 
 KINDS = ("gradient", "ema", "rotation")
 SIDES = ("minidalle", "vector-quantize-pytorch")
@@ -32,22 +32,23 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
-    found: dict[str, Any] = {"machine": machine(), "settings": vars(options), "rows": []}
-    for kind in options.kinds:
-        for n_embed in options.sizes:
-            found["rows"].append(compare(kind, n_embed, options, found))
+    found = {
+        "machine": machine(),
+        "versions": versions("minidalle", "torch", "vector-quantize-pytorch"),
+        "settings": vars(options),
+        "rows": [compare(kind, n_embed, options) for kind in options.kinds for n_embed in options.sizes],
+    }
     print(json.dumps(found, indent=1) if options.json else in_a_table(found))
     return found
 
 
-def compare(kind: str, n_embed: int, options: argparse.Namespace, found: dict[str, Any]) -> dict[str, Any]:
+def compare(kind: str, n_embed: int, options: argparse.Namespace) -> dict[str, Any]:
     """Seconds and bytes of both sides for one kind and one size, and what theirs are of ours."""
     case = {"kind": kind, "n_embed": n_embed, "dim": options.dim, "pictures": options.pictures, "grid": options.grid}
     times: dict[str, list[float]] = {side: [] for side in SIDES}
     command = [sys.executable, "-m", "benchmarks.quantizers"]
     with Contestant([*command, SIDES[0]]) as ours, Contestant([*command, SIDES[1]]) as theirs:
         contestants = dict(zip(SIDES, (ours, theirs), strict=True))
-        found["about"] = ours.ask("about")
         codes = [contestant.ask("prepare", **case) for contestant in contestants.values()]
         for repeat in range(-2, options.repeats):  # the first two are not counted: they warm up
             for side, contestant in contestants.items():
@@ -60,7 +61,7 @@ def compare(kind: str, n_embed: int, options: argparse.Namespace, found: dict[st
         "n_embed": n_embed,
         "equal_codes": sum(a == b for a, b in zip(*codes, strict=True)) / len(codes[0]),
         "seconds": {side: spread(each) for side, each in times.items()},
-        "times_faster": spread([b / a for a, b in zip(times[SIDES[0]], times[SIDES[1]], strict=True)]),
+        "times_faster": ratio(times[SIDES[1]], times[SIDES[0]]),
         "peak_bytes": peaks,
     }
 
@@ -74,10 +75,10 @@ def peak_of(command: list[str], case: dict[str, Any]) -> int | None:
 
 def in_a_table(found: dict[str, Any]) -> str:
     """The findings as Markdown."""
-    settings, about = found["settings"], found["about"]
+    settings = found["settings"]
     rows = []
     for row in found["rows"]:
-        ours, theirs = (in_words({k: 1000 * v for k, v in row["seconds"][side].items()}) for side in SIDES)
+        ours, theirs = (in_words(row["seconds"][side], unit=1e-3) for side in SIDES)
         megabytes = [
             "not counted" if row["peak_bytes"][side] is None else f"{row['peak_bytes'][side] / 1e6:,.0f}"
             for side in SIDES
@@ -86,8 +87,7 @@ def in_a_table(found: dict[str, Any]) -> str:
     header = ["kind", "codes", "ms, ours", "ms, theirs", "theirs over ours", "MB at most, ours", "theirs"]
     return "\n\n".join(
         [
-            f"{found['machine']['date']}, {found['machine']['cores']} cores of {found['machine']['processor']}; "
-            + ", ".join(f"{name} {version}" for name, version in about["versions"].items()),
+            where(found["machine"], found["versions"]),
             f"{settings['pictures']} pictures of {settings['grid']} × {settings['grid']} vectors of {settings['dim']} "
             f"numbers; {settings['repeats']} repetitions; at least "
             f"{min(row['equal_codes'] for row in found['rows']):.2%} of the codes are the same",

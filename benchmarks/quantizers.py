@@ -1,23 +1,22 @@
-"""Our quantizers and those of vector-quantize-pytorch as contestants: one training step, or codes alone."""
+"""Our quantizers and those of vector-quantize-pytorch as contestants: one training step."""
 
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 import vector_quantize_pytorch as peers
 from torch import Tensor
 
+from benchmarks.memory import with_peak
 from benchmarks.processes import serve
-from benchmarks.report import versions
 from minidalle.vqgan import quantize
 
 COMMITMENT, DECAY, EPSILON = 0.25, 0.95, 1e-5
 
 
 def ours(kind: str, n_embed: int, dim: int) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]:
-    """Vectors (B, P, dim), codes (B, P) and loss of vectors (B, dim, P, 1), by our quantizer of this kind."""
+    """A call that gives vectors (B, dim, H, W), codes (B, H·W) and loss of such vectors, by our quantizer of this kind."""
     quantizer = {
         "gradient": lambda: quantize.NearestQuantizer(n_embed, dim, COMMITMENT),
         "ema": lambda: quantize.EMAQuantizer(n_embed, dim, COMMITMENT, DECAY, EPSILON),
@@ -86,23 +85,10 @@ def main(side: str) -> None:
 
     def peak() -> int | None:
         """Bytes that one training step takes at most, beside what is held before it; None where Linux does not count."""
-        reset = Path("/proc/self/clear_refs")
-        if not reset.exists():
-            return None
         step()  # what is kept for good, such as a gradient, is there already
-        reset.write_text("5")
-        before = status("VmRSS")
-        step()
-        return status("VmHWM") - before
+        return with_peak(step)[1]
 
-    about = {"versions": versions("minidalle", "torch", "vector-quantize-pytorch"), "threads": torch.get_num_threads()}
-    serve({"about": lambda: about, "prepare": prepare, "step": step, "peak": peak})
-
-
-def status(name: str) -> int:
-    """A size in bytes from Linux's account of this process."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
+    serve({"prepare": prepare, "step": step, "peak": peak})
 
 
 if __name__ == "__main__":

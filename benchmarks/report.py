@@ -15,9 +15,15 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "lowest": min(values), "highest": max(values)}
 
 
-def in_words(spread: dict[str, float], form: str = ".3g") -> str:
-    """`median (lowest to highest)`."""
-    return f"{spread['median']:{form}} ({spread['lowest']:{form}} to {spread['highest']:{form}})"
+def ratio(these: Sequence[float], those: Sequence[float]) -> dict[str, float]:
+    """Median, lowest and highest of these over those, pair by pair."""
+    return spread([a / b for a, b in zip(these, those, strict=True)])
+
+
+def in_words(spread: dict[str, float], form: str = ".3g", unit: float = 1) -> str:
+    """`median (lowest to highest)`, in units such as 1e-3 for milliseconds."""
+    median, lowest, highest = (spread[name] / unit for name in ("median", "lowest", "highest"))
+    return f"{median:{form}} ({lowest:{form}} to {highest:{form}})"
 
 
 def machine() -> dict[str, Any]:
@@ -38,6 +44,12 @@ def machine() -> dict[str, Any]:
 def versions(*packages: str) -> dict[str, str]:
     """Installed versions of these packages, and Python's."""
     return {"python": platform.python_version(), **{package: metadata.version(package) for package in packages}}
+
+
+def where(machine: dict[str, Any], versions: dict[str, str]) -> str:
+    """Day, machine and versions in one line."""
+    about = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return f"{machine['date']}, {machine['cores']} cores of {machine['processor']}; {about}"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.processes import ROOT
-from benchmarks.report import in_words, machine, spread, table, versions
+from benchmarks.report import in_words, machine, spread, table, versions, where
 
 IMPORTS = {"nothing": "pass", "minidalle": "import minidalle", "jax": "import jax", "torch": "import torch"}
 CAPTION = "cat with sunglasses"
@@ -109,12 +109,11 @@ def compile_step(depth: int, width: int, scanned: bool) -> None:
 
 def in_tables(found: dict[str, Any]) -> str:
     """The findings as Markdown."""
-    about = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
     depths = list(dict.fromkeys(row["depth"] for row in found["compiling"]))
     compiling = {(row["depth"], row["scanned"]): in_words(row) for row in found["compiling"]}
     return "\n\n".join(
         [
-            f"{found['machine']['date']}, {found['machine']['cores']} cores of {found['machine']['processor']}; {about}",
+            where(found["machine"], found["versions"]),
             table(["from the shell", "s"], [[name, in_words(each)] for name, each in found["seconds"].items()]),
             table(
                 ["layers a stack", "s to compile, scanned", "written out"],

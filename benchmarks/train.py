@@ -14,10 +14,11 @@ import argparse
 import json
 import sys
 import tempfile
+from contextlib import ExitStack
 from typing import Any
 
 from benchmarks.processes import Contestant
-from benchmarks.report import in_words, machine, spread, table
+from benchmarks.report import in_words, machine, ratio, spread, table, versions, where
 
 CONTESTANTS = {
     "bart": ("minidalle", "transformers", "transformers, compiled"),
@@ -32,14 +33,16 @@ SIZES = {
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
     options = parse(arguments)
     sizes = {name: getattr(options, name) or default for name, default in SIZES[options.model].items()}
-    found: dict[str, Any] = {"machine": machine(), "model": options.model, "sizes": sizes, "dtype": options.dtype}
+    found: dict[str, Any] = {
+        "machine": machine(),
+        "versions": versions("minidalle", "jax", "flax", "torch", "transformers"),
+    }
+    found |= {"model": options.model, "sizes": sizes, "dtype": options.dtype}
     names = [name for name in CONTESTANTS[options.model] if not (options.eager and name.endswith("compiled"))]
-    contestants = {name: Contestant([sys.executable, "-m", "benchmarks.trainers", name]) for name in names}
-    try:
+    command = [sys.executable, "-m", "benchmarks.trainers"]
+    with ExitStack() as stack:
+        contestants = {name: stack.enter_context(Contestant([*command, name])) for name in names}
         found |= compare(contestants, sizes, options)
-    finally:
-        for contestant in contestants.values():
-            contestant.__exit__()
     print(json.dumps(found, indent=1) if options.json else in_a_table(found))
     return found
 
@@ -59,7 +62,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def compare(contestants: dict[str, Contestant], sizes: dict[str, int], options: argparse.Namespace) -> dict[str, Any]:
     """Seconds of each contestant's steps, the losses of its first ones, and ratios to the first contestant."""
     first, *_ = contestants.values()
-    found: dict[str, Any] = {"about": first.ask("about"), "rows": []}
+    found: dict[str, Any] = {"rows": []}
     with tempfile.TemporaryDirectory() as folder:
         if options.model == "bart":
             found["parameters"] = first.ask("write", sizes=sizes, folder=folder)
@@ -77,7 +80,7 @@ def compare(contestants: dict[str, Contestant], sizes: dict[str, int], options: 
                 "name": name,
                 "first": steps[name][0]["seconds"],
                 "seconds": spread(each),
-                "over_ours": spread([b / a for a, b in zip(ours, each, strict=True)]),
+                "over_ours": ratio(each, ours),
                 "losses": [step["loss"] for step in steps[name][:3]],
             }
         )
@@ -89,7 +92,7 @@ def in_a_table(found: dict[str, Any]) -> str:
     rows = [
         [
             row["name"],
-            in_words({key: 1000 * value for key, value in row["seconds"].items()}),
+            in_words(row["seconds"], unit=1e-3),
             f"{row['first']:.1f}",
             in_words(row["over_ours"]),
             ", ".join(f"{loss:.4f}" for loss in row["losses"]),
@@ -97,10 +100,9 @@ def in_a_table(found: dict[str, Any]) -> str:
         for row in found["rows"]
     ]
     sizes = ", ".join(f"{name} {value:,}" for name, value in found["sizes"].items())
-    about = ", ".join(f"{name} {version}" for name, version in found["about"].items())
     return "\n\n".join(
         [
-            f"{found['machine']['date']}, {found['machine']['cores']} cores of {found['machine']['processor']}; {about}",
+            where(found["machine"], found["versions"]),
             f"{found['model']}, {found['dtype']}: {sizes}"
             + (f"; {found['parameters']:,} parameters" if "parameters" in found else ""),
             table(["name", "ms a step", "s, first step", "over the first row's", "losses of the first steps"], rows),

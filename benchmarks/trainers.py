@@ -1,16 +1,13 @@
 """Contestants that train: BART here and in transformers, eager and compiled, and the VQGAN in two memory layouts."""
 
 import sys
-import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.processes import serve
-from benchmarks.report import versions
 
 RATE = 1e-3  # learning rate of all
 
@@ -102,7 +99,7 @@ def write_bart(sizes: dict[str, int], folder: str) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def vqgan(sizes: dict[str, int], layout: str, bfloat16: bool) -> Callable[[], float]:
+def vqgan(sizes: dict[str, int], folder: str, layout: str, bfloat16: bool) -> Callable[[], float]:
     """A step of the VQGAN's training: ours, or in taming-transformers' layout (NCHW) with an Adam that is not fused."""
     import torch
 
@@ -117,7 +114,7 @@ def vqgan(sizes: dict[str, int], layout: str, bfloat16: bool) -> Callable[[], fl
     torch.manual_seed(0)
     images = torch.randint(0, 256, (sizes["batch"], 3, side, side), dtype=torch.uint8)
     training = VQGANTraining(batch_size=sizes["batch"], disc_weight=0.8, bfloat16=bfloat16)
-    run = Run(config, training, images, seed=0, folder=tempfile.mkdtemp(prefix="benchmark-"))
+    run = Run(config, training, images, seed=0, folder=folder)
     run.model.train()
     if layout == "NCHW":
         run.model.to(memory_format=torch.contiguous_format)
@@ -137,13 +134,13 @@ def vqgan(sizes: dict[str, int], layout: str, bfloat16: bool) -> Callable[[], fl
 def main(name: str) -> None:
     made: dict[str, Callable[[], float]] = {}
 
-    def prepare(sizes: dict[str, int], folder: str = "", dtype: str = "float32") -> None:
+    def prepare(sizes: dict[str, int], folder: str, dtype: str) -> None:
         made["step"] = {
             "minidalle": lambda: our_bart(sizes, folder, dtype),
             "transformers": lambda: their_bart(sizes, folder, dtype, compiled=False),
             "transformers, compiled": lambda: their_bart(sizes, folder, dtype, compiled=True),
-            "minidalle, channels last": lambda: vqgan(sizes, "NHWC", dtype == "bfloat16"),
-            "taming-transformers' layout": lambda: vqgan(sizes, "NCHW", dtype == "bfloat16"),
+            "minidalle, channels last": lambda: vqgan(sizes, folder, "NHWC", dtype == "bfloat16"),
+            "taming-transformers' layout": lambda: vqgan(sizes, folder, "NCHW", dtype == "bfloat16"),
         }[name]()
 
     def step() -> dict[str, float]:
@@ -152,14 +149,7 @@ def main(name: str) -> None:
         loss = made["step"]()
         return {"seconds": time.perf_counter() - began, "loss": loss}
 
-    serve(
-        {
-            "about": lambda: versions("minidalle", "jax", "flax", "torch", "transformers"),
-            "write": lambda sizes, folder: write_bart(sizes, str(Path(folder))),
-            "prepare": prepare,
-            "step": step,
-        }
-    )
+    serve({"write": write_bart, "prepare": prepare, "step": step})
 
 
 if __name__ == "__main__":

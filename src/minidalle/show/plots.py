@@ -339,7 +339,6 @@ def _finish(axis, ends: list[tuple[float, float, str, str]], logx: bool, logy: b
             axis.xaxis.set_minor_locator(NullLocator())
     if logy:
         axis.set_yscale("log")
-    if axis.get_yscale() == "log":
         _write_numbers(axis.yaxis, *axis.get_ylim())
     axis.grid(axis="y")
     _name_ends(axis, ends)
