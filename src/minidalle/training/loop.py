@@ -194,6 +194,7 @@ def fit(
                 if step % save_every == 0 or step == steps or stop.is_set():
                     save(step)
                 if stop.is_set() and step < steps:
+                    checkpoints.wait()
                     raise TrainingInterrupted(
                         f"stopped after step {step} of {steps}; saved in {checkpoints.folder}. "
                         "The same command goes on from there."
