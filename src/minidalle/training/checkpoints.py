@@ -113,7 +113,7 @@ class Checkpoints:
     def _set_aside(self, broken: list[tuple[int, str]], *, taken: int) -> None:
         for step, reason in broken:
             target = self.folder.parent / f"broken-{step}"
-            if processes.is_first():
+            if processes.leads():
                 shutil.rmtree(target, ignore_errors=True)
                 (self.folder / str(step)).rename(target)
             warnings.warn(

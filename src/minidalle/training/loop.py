@@ -21,7 +21,7 @@ import optax
 from flax import nnx
 from tqdm.auto import tqdm
 
-from minidalle.training import log
+from minidalle.training import log, processes
 from minidalle.training.checkpoints import Checkpoints
 from minidalle.training.tree import flatten_names
 
@@ -191,9 +191,10 @@ def fit(
                     if best is not None and _is_better(scores, best, values["best_score"]):
                         values["best_score"], values["best_step"] = scores[best[0]], step
                         best_weights = jax.tree.map(jnp.copy, evaluated_weights())
-                if step % save_every == 0 or step == steps or stop.is_set():
+                stopping = processes.any_stops(stop.is_set(), meeting=step % log_every == 0)
+                if step % save_every == 0 or step == steps or stopping:
                     save(step)
-                if stop.is_set() and step < steps:
+                if stopping and step < steps:
                     checkpoints.wait()
                     raise TrainingInterrupted(
                         f"stopped after step {step} of {steps}; saved in {checkpoints.folder}. "
