@@ -4,10 +4,6 @@ import sys
 import tempfile
 
 import jax
-
-jax.config.update("jax_num_cpu_devices", 8)
-jax.config.update("jax_disable_most_optimizations", True)  # networks are tiny and many
-
 import numpy as np
 from flax import nnx
 

@@ -20,7 +20,8 @@ MESHES = ("data", "fsdp", "model", "all")
 def found(tmp_path_factory):
     out = tmp_path_factory.mktemp("devices") / "found.npz"
     command = [sys.executable, str(Path(__file__).with_name("eight_devices.py")), str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "JAX_PLATFORMS": "cpu"})
+    settings = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "8", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **settings})
     assert done.returncode == 0, done.stderr
     return np.load(out)
 
