@@ -1,6 +1,6 @@
 """Several processes, on one machine or on many, that train one model: each runs the same program.
 
-    python -m minidalle.cli train RECIPE --distributed        in every process; the recipe's [mesh] counts all devices
+    minidalle train RECIPE --distributed        in every process; the recipe's [mesh] counts all devices
 
 **Slurm**: one process for each GPU, as JAX assumes there. Nothing needs to be said, JAX reads Slurm's variables:
 
@@ -27,12 +27,8 @@ The run folder must be one that all processes see. After https://docs.jax.dev/en
 """
 
 import os
-from collections.abc import Callable
-from typing import Any
 
 import jax
-
-from minidalle.training.placement import Placement
 
 VARIABLES = ("MINIDALLE_COORDINATOR", "MINIDALLE_PROCESSES", "MINIDALLE_PROCESS")
 
@@ -63,16 +59,6 @@ def initialize(coordinator: str | None = None, processes: int | None = None, pro
         raise ValueError(
             f"no cluster found ({error}); outside of Slurm, Open MPI, Kubernetes and Cloud TPU set {', '.join(VARIABLES)}"
         ) from error
-
-
-def share(batches: Callable[[int], Any], placement: Placement | None) -> Callable[[int], Any]:
-    """Of whole batches, the rows that this process is to bring, as `fit` wants them from each of several processes.
-
-    For data that every process has whole; what reads shards should read its own (`placement.local_rows`).
-    """
-    if placement is None or jax.process_count() == 1:
-        return batches
-    return lambda step: jax.tree.map(lambda array: array[placement.local_rows(len(array))], batches(step))
 
 
 def _from_environment() -> tuple[str | None, int | None, int | None]:
