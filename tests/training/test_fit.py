@@ -1,9 +1,11 @@
 """A run survives what happens to runs: kills, Ctrl-C, broken checkpoints, losses that are not numbers."""
 
 import json
+import math
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -155,6 +157,37 @@ def test_killed_twenty_times_at_random_moments_the_log_is_bit_identical(undistur
     model = run(folder)
     assert records(folder) == records(undisturbed[0])
     assert same_weights(model, undisturbed[1])
+
+
+def save_on_four_devices_and_go_on_with_fewer(folder):
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_num_cpu_devices", 4)
+    from minidalle.scale.mesh import on_mesh
+
+    def train(name, steps, mesh):
+        settings = {"run_dir": folder / name, "save_every": 50, "log_every": 2, "ema_decay": 0.9, "progress": False}
+        placement = on_mesh(**mesh, devices=jax.devices()[: math.prod(mesh.values())]) if mesh else None
+        fit(loss_fn, Toy(), make_optimizer("adamw", 0.02, 16), batches, steps=steps, placement=placement, **settings)
+
+    train("whole", 16, None)
+    train("two", 8, {"data": 2, "fsdp": 2})
+    shutil.copytree(folder / "two", folder / "one")
+    train("two", 16, {"data": 1, "fsdp": 2})
+    train("one", 16, None)
+
+
+def test_saved_on_four_devices_a_run_goes_on_with_two_and_with_one(tmp_path):
+    child = multiprocessing.get_context("forkserver").Process(
+        target=save_on_four_devices_and_go_on_with_fewer, args=(tmp_path,)
+    )
+    child.start()
+    child.join(600)
+    assert child.exitcode == 0
+    whole = records(tmp_path / "whole")
+    assert [record["step"] for record in whole] == list(range(2, 17, 2))
+    for name in ("two", "one"):
+        for ours, theirs in zip(whole, records(tmp_path / name), strict=True):
+            assert theirs == pytest.approx(ours, rel=1e-4)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -84,6 +84,5 @@ def test_two_processes_log_the_losses_of_one_and_one_goes_on_from_them(tmp_path,
     pairs = zip(log.read(tmp_path / "one" / "log.jsonl"), log.read(tmp_path / "two" / "log.jsonl"), strict=True)
     for ours, theirs in pairs:
         assert ours.keys() == theirs.keys()
-        print({name: (value, theirs[name]) for name, value in ours.items()})
         for name, value in ours.items():
             assert theirs[name] == pytest.approx(value, rel=2e-3), (name, ours["step"])
