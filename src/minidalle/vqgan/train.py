@@ -10,13 +10,13 @@ import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
 from ..data import emoji
+from ..data.order import Order
 from ..files import replacing
 from ..training import TrainingInterrupted, log, section
 from ..training.loop import stop_signals
@@ -79,11 +79,6 @@ class Run:
             )
         if training.perceptual_weight and perceptual is None:
             raise ValueError("perceptual_weight is set but no perceptual loss was given")
-        if training.batch_size % distributed.world():
-            raise ValueError(
-                f"batch_size is {training.batch_size}, which {distributed.world()} processes cannot share alike; "
-                "give a multiple, or start another number of processes"
-            )
         self.config, self.training, self.images, self.seed = config, training, images, seed
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.folder = Path(folder)
@@ -127,6 +122,8 @@ class Run:
             self.forward = DistributedDataParallel(self.forward, find_unused_parameters=bool(idle))
             self.judge = self.discriminator and DistributedDataParallel(self.discriminator)
         self.perceptual = perceptual.to(self.device) if perceptual is not None else None
+        self.order = Order(len(images), training.batch_size, (seed,))
+        self.order.rows(0, parts=distributed.world())  # refuses what cannot be shared before there is anything to share
         self.step = 0
 
     def batch(self, step: int, whole: bool = False) -> Tensor:
@@ -134,23 +131,10 @@ class Run:
 
         Where several processes train together, each gets its part, unless it asks for the whole.
         """
-        n, size = len(self.images), self.training.batch_size
-        share = size if whole else size // distributed.world()
-        first = step * size + (0 if whole else share * distributed.rank())
-        rows = []
-        for position in range(first, first + share):
-            epoch, place = divmod(position, n)
-            rows.append(self._order(epoch)[place])
-        chosen = self.images[torch.from_numpy(np.array(rows))].to(self.device).float() / 255
+        part, parts = (0, 1) if whole else (distributed.rank(), distributed.world())
+        rows = self.order.rows(step, part, parts)
+        chosen = self.images[torch.from_numpy(rows)].to(self.device).float() / 255
         return chosen.contiguous(memory_format=torch.channels_last)
-
-    def _order(self, epoch: int) -> np.ndarray:
-        if getattr(self, "_epoch", None) != epoch:
-            self._epoch, self._permutation = (
-                epoch,
-                np.random.default_rng([self.seed, epoch]).permutation(len(self.images)),
-            )
-        return self._permutation
 
     def learning_rate(self, step: int) -> float:
         """Linear warmup, then a cosine down to 2 % of the peak."""
