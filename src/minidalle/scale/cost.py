@@ -1,4 +1,4 @@
-"""What drawing costs, before a machine is rented: memory, operations and time, from configurations alone.
+"""What drawing and training cost, before a machine is rented: memory, operations and time, from configurations alone.
 
 Nothing is allocated. Networks are built abstractly, so a model of any size is counted on any machine.
 """
@@ -177,6 +177,42 @@ def step_products(config: DalleBartConfig) -> dict[str, int]:
         "output layer": d * config.codebook_size,
         "caption again": depth * 2 * d * d * config.max_text_length,
     }
+
+
+def forward_products(config: DalleBartConfig) -> dict[str, int]:
+    """Multiplications that score all codes of one picture given its caption, by the part of the network.
+
+    Every position is computed, padding and what the causal mask hides among them, as XLA does. Embeddings are looked up
+    and multiply nothing.
+    """
+    d, text, codes = config.d_model, config.max_text_length, config.image_length
+    matrices = 3 if config.use_glu else 2
+    return {
+        "encoder": config.encoder_layers
+        * (text * (4 * d * d + matrices * d * config.encoder_ffn_dim) + 2 * d * text * text),
+        "self-attention": config.decoder_layers * (4 * d * d * codes + 2 * d * codes * codes),
+        "cross-attention": config.decoder_layers * (2 * d * d * (codes + text) + 2 * d * codes * text),
+        "feed-forward": config.decoder_layers * matrices * d * config.decoder_ffn_dim * codes,
+        "output layer": d * (config.image_vocab_size + 1) * codes,
+    }
+
+
+def training_operations(config: DalleBartConfig, pictures: int = 1, *, recomputing: bool = False) -> int:
+    """Floating-point operations of the matrix products that one training step over so many pictures needs.
+
+    A product's backward pass takes two of its size, one for the gradient of each factor, and a multiplication is two
+    operations. This is what 6 · parameters · tokens approximates (Kaplan et al. 2020, section 2.1): here each half has
+    its own length, attention is counted, and the tables are not.
+
+    Args:
+        config: the DalleBart's.
+        pictures: in a batch, or in a whole training.
+        recomputing: count also the layers' second forward pass, which gradient checkpointing adds; the model learns
+            nothing more by it, and utilisation is counted without (Chowdhery et al. 2022, appendix B).
+    """
+    products = forward_products(config)
+    again = sum(products.values()) - products["output layer"] if recomputing else 0
+    return 2 * pictures * (3 * sum(products.values()) + again)
 
 
 def operations(function: Callable, *arguments: Any) -> float:
