@@ -106,6 +106,8 @@ def encode(
     find_pictures(pictures)  # what is not there is told before anything is made
     vqgan = load()
     with locked(out):
+        for leftover in out.rglob(".*.tmp"):  # of a run that was killed; nobody else writes here
+            leftover.unlink()
         plan = planned(
             out,
             pictures,

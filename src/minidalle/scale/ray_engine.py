@@ -41,7 +41,7 @@ def encode_on_ray(
     A Ray session that is already there is used and left running. Otherwise one is started on this machine, where nobody
     outside can reach it, and ended with the last batch, or with this process, however that ends.
     """
-    with _session(address) as ray:
+    with session(address) as ray:
         have = ray.cluster_resources()
         cpus, gpus = int(have.get("CPU", 0)), int(have.get("GPU", 0))
         most, kind = (gpus, "GPUs") if gpus else (cpus, "CPU cores")
@@ -100,7 +100,7 @@ class _Encoder:
 
 
 @contextmanager
-def _session(address: str | None) -> Iterator[Any]:
+def session(address: str | None) -> Iterator[Any]:
     """Ray, running: the session that is there, the cluster's at the address, or one of our own."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
