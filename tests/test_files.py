@@ -24,7 +24,7 @@ WRITERS = {
     "values.json": lambda path: files.write_json(path, {"b": 1, "a": 2}),
     "config.json": lambda path: write_sorted_json(path, {"b": 1, "a": 2}),
     "sheet.png": lambda path: save_grid(path, np.zeros((2, 4, 4, 3), np.uint8)),
-    "codes.npz": lambda path: Encoded(np.zeros((1, 4), np.int32), ["a cat"], ["cat.png"], 8).save(path),
+    "codes.parquet": lambda path: Encoded(np.zeros((1, 4), np.int32), ["a cat"], ["cat.png"], 8).save(path),
     "features.npz": lambda path: _write_cache(path, "weights", {"cat.png": VECTOR}),
     "tokenizer.json": lambda path: Tokenizer.train(["a cat"], 300, min_frequency=1).save(path),
     "log.jsonl": lambda path: log.truncate(path, 1),

@@ -113,12 +113,22 @@ def parser() -> argparse.ArgumentParser:
 
     command = _add(commands, "encode", encode, "turn pictures into codes", "minidalle encode photos/ --out codes/")
     command.add_argument(
-        "pictures", type=Path, metavar="FOLDER", help="pictures, with captions (as .txt, CSV, JSONL, COCO) or without"
+        "pictures",
+        nargs="+",
+        metavar="PICTURES",
+        help="a folder, with captions (as .txt, CSV, JSONL, COCO) or without; a captions file; or WebDataset .tar files",
     )
-    command.add_argument("--out", type=Path, required=True, help="folder for codes.npz and report.txt")
+    command.add_argument("--out", type=Path, required=True, help="folder for the shards (.parquet) and report.txt")
     command.add_argument(
         "--model", default="emoji", help="whose VQGAN encodes: shipped, folder, file or Hub name (default emoji)"
     )
+    command.add_argument("--batch-size", type=int, default=64, help="pictures encoded at a time (default 64)")
+    command.add_argument("--shard-size", type=int, default=8192, help="pictures of a shard (default 8192)")
+    command.add_argument(
+        "--engine", choices=("local", "ray"), default="local", help="this process, or Ray's workers (default local)"
+    )
+    command.add_argument("--address", help="of a Ray cluster, such as auto (default: Ray on this machine)")
+    command.add_argument("--workers", type=int, help="threads that decode (local) or encoders (ray)")
     _json(command)
 
     command = _add(
@@ -287,42 +297,36 @@ def _find(options: argparse.Namespace, pictures: Any, n: int) -> None:
 
 
 def encode(options: argparse.Namespace) -> None:
-    """`minidalle encode`: `codes.npz` and a report of what could not be read."""
-    import numpy as np
-    from tqdm.auto import tqdm
+    """`minidalle encode`: shards of codes and a report of what could not be read."""
+    from functools import partial
 
-    from .clip.rank import picture_files, read_picture
-    from .data.encoded import Encoded
-    from .data.pairs import load_pairs
+    import jax
+
     from .hub.assemble import load_any_vqgan
+    from .scale.encode import encode as run
 
-    _check_writable(options.out / "codes.npz")
-    vqgan = load_any_vqgan(options.model)
-    size = vqgan.config.resolution
-    pairs = load_pairs(options.pictures, size=size)
-    triples = [(pair.image, pair.caption, pair.source) for pair in tqdm(pairs, desc="reading", unit="picture")]
-    report = str(pairs.report)
-    if not triples:
-        triples, problems = [], []
-        for path in picture_files(options.pictures):
-            try:
-                triples.append((read_picture(path, size), "", str(path)))
-            except ValueError as error:
-                problems.append(f"  {path}: {error}")
-        report = "\n".join([f"{len(triples)} pictures read without captions, {len(problems)} left out", *problems])
-    if not triples:
-        raise ValueError(f"no picture in {options.pictures} could be read:\n{report}")
-    images, captions, sources = zip(*triples, strict=True)
-    codes = []
-    for start in tqdm(range(0, len(images), 64), desc="encoding", unit="batch"):
-        codes.append(np.asarray(vqgan.encode(np.stack(images[start : start + 64]).astype(np.float32) / 255)))
-    encoded = Encoded(np.concatenate(codes), list(captions), list(sources), vqgan.config.n_embed)
-    path = encoded.save(options.out / "codes.npz")
-    (options.out / "report.txt").write_text(report + "\n", encoding="utf8")
+    _check_writable(options.out / "report.txt")
+    engine = "ray" if options.address else options.engine
+    if engine == "ray":
+        jax.config.update("jax_platforms", "cpu")  # the GPUs are for Ray's workers; this process only plans and writes
+    shards = run(
+        options.pictures,
+        options.out,
+        partial(load_any_vqgan, options.model),
+        batch_size=options.batch_size,
+        shard_size=options.shard_size,
+        engine=engine,
+        address=options.address,
+        workers=options.workers,
+        progress=sys.stderr.isatty(),
+    )
     if options.json:
-        print(json.dumps({"file": str(path), "pictures": len(images), "code_length": encoded.codes.shape[1]}))
+        found = {"folder": str(shards.folder), "files": [str(file) for file in shards.files]}
+        found |= {"pictures": shards.pictures, "code_length": shards.code_length, "problems": len(shards.problems)}
+        print(json.dumps(found))
     else:
-        print(f"{path}: {len(images)} pictures, {encoded.codes.shape[1]} codes each\n{report}")
+        print(f"{shards.folder}: {shards.pictures:,} pictures in {len(shards.files):,} shards", end=", ")
+        print(f"{shards.code_length} codes each\n{(options.out / 'report.txt').read_text(encoding='utf8').rstrip()}")
 
 
 def train(options: argparse.Namespace) -> None:

@@ -231,8 +231,8 @@ def test_a_recipe_for_encoded_pictures_needs_no_vqgan(tmp_path):
     random = np.random.default_rng(0)
     captions = [f"picture {number}" for number in range(10)]
     encoded = Encoded(random.integers(0, 7, (10, 9)).astype(np.int32), captions, captions, 7)
-    encoded.save(tmp_path / "pictures.npz")
-    model = train(recipe(tmp_path, source=str(tmp_path / "pictures.npz")), run_dir=tmp_path / "run", progress=False)
+    encoded.save(tmp_path / "pictures.parquet")
+    model = train(recipe(tmp_path, source=str(tmp_path / "pictures.parquet")), run_dir=tmp_path / "run", progress=False)
     assert (model.config.image_vocab_size, model.config.image_length) == (7, 9)
     assert {"valid_loss", "blank_loss"} <= set(json.loads((tmp_path / "run" / "metrics.json").read_text()))
 

@@ -67,7 +67,7 @@ def test_encode_keeps_captions_and_names_what_is_broken(folder, tmp_path, capsys
     (photos / "bad.txt").write_text("a caption")
     assert main(["encode", str(photos), "--out", str(tmp_path / "codes"), "--model", str(folder), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["pictures"] == 2
-    encoded = Encoded.load(tmp_path / "codes" / "codes.npz")
+    encoded = Encoded.load(tmp_path / "codes")
     assert encoded.codes.shape == (2, 16) and sorted(encoded.captions) == ["picture one", "picture two"]
     assert "bad" in (tmp_path / "codes" / "report.txt").read_text()
 

@@ -3,14 +3,18 @@
 Notable:
 - transparency is laid on white, 16-bit values are scaled (not cut) to 8, the turn that a camera noted is carried out;
 - crop and resize are one step, so that a picture of 1×10,000 pixels cannot grow on the way;
-- Pillow's limit on the number of pixels is an error here, not a warning: a small file may unfold to gigabytes.
+- Pillow's limit on the number of pixels is an error here, not a warning: a small file may unfold to gigabytes;
+- it may run in several threads: Pillow decodes and resizes outside of Python's lock.
 """
 
+import contextlib
 import io
+import threading
 import warnings
+from collections.abc import Iterator
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 
 class PictureError(ValueError):
@@ -28,15 +32,29 @@ def decode(data: bytes, size: int, random: np.random.Generator | None = None) ->
     Raises `PictureError` with kind "unreadable", or "too large" (beyond `PIL.Image.MAX_IMAGE_PIXELS`).
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # remarks about odd metadata; what matters is whether it decodes
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data)) as image:
-                return _square(image, size, random)
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        with _quiet(), Image.open(io.BytesIO(data)) as image:
+            # Pillow only warns up to twice the limit; a warning could not be made an error for one thread alone.
+            pixels, limit = image.width * image.height, Image.MAX_IMAGE_PIXELS
+            if limit is not None and pixels > limit:
+                raise Image.DecompressionBombError(f"a picture of {pixels:,} pixels exceeds limit of {limit:,}")
+            return _square(image, size, random)
+    except Image.DecompressionBombError as error:
         raise PictureError("too large", f"{error}; shrink it, or raise PIL.Image.MAX_IMAGE_PIXELS") from None
+    except UnidentifiedImageError as error:  # its message names an object in memory, another one in each run
+        raise PictureError("unreadable", "UnidentifiedImageError: no picture format that Pillow knows") from error
     except Exception as error:  # a broken file may raise anything: OSError, SyntaxError, struct.error, zlib.error
         raise PictureError("unreadable", f"{type(error).__name__}: {error}") from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No remarks about odd metadata: what matters is whether a picture decodes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # the filters belong to the whole process, so threads would restore each other's
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _square(image: Image.Image, size: int, random: np.random.Generator | None) -> tuple[np.ndarray, str | None]:

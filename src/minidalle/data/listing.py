@@ -55,6 +55,11 @@ def list_folder(folder: Path, captions: Path | None, report: Report) -> list[Rec
     return records
 
 
+def list_pictures(folder: Path) -> list[Record]:
+    """Lists the pictures of a folder that has no captions, sorted by name, each with the caption ""."""
+    return [Record(name, "", folder / name) for name in _names(folder) if Path(name).suffix.lower() in PICTURES]
+
+
 def _names(folder: Path) -> Iterator[str]:
     """Files below the folder relative to it, hidden ones left out, in the same order on every machine."""
     for place, folders, files in os.walk(folder):

@@ -14,16 +14,20 @@ import os
 import random as standard_random
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from glob import glob
 from hashlib import blake2b
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from minidalle.data.decode import PictureError, decode
 from minidalle.data.listing import CAPTION_FILES, Record, list_folder
-from minidalle.data.report import Report
+from minidalle.data.report import Problem, Report
 from minidalle.data.shards import read_shard
 
 SHARD = re.compile(r"\.(tar|tar\.gz|tgz)$", re.IGNORECASE)
@@ -51,7 +55,7 @@ def load_pairs(
     """Opens a collection of captioned pictures, to be iterated over as often as wanted.
 
     path: a folder of pictures (with `.txt` files or a captions file), a captions file beside its pictures, a folder of
-        `.tar` shards, one shard, a brace pattern such as "data/{00..15}.tar", or a list of shards.
+        `.tar` shards, one shard, a pattern such as "data/{00..15}.tar" or "data/*.tar", or a list of shards.
     size: height and width of the pictures given, in pixels. crop: "center", or "random" (by the seed).
     seed: shuffles; None keeps the order of the files. Shards are shuffled among each other, and their pairs within
         `buffer` (which holds them undecoded).
@@ -69,9 +73,16 @@ def load_pairs(
     if crop == "random" and seed is None:
         raise ValueError("crop='random' needs a seed, so that the same pictures can be had again")
     listed = Report(strict=strict)
-    shards = _shards(path)
-    records = None if shards else _records(Path(path), Path(captions) if captions else None, listed)
+    shards = find_shards(path)
+    records = None if shards else find_records(Path(path), Path(captions) if captions else None, listed)
     return Pairs(shards or records, listed, size, seed, crop, buffer, keep_duplicates)
+
+
+class _Read(NamedTuple):
+    image: np.ndarray
+    caption: str
+    mode: str | None  # what it was converted from
+    key: bytes  # equal for the same picture with the same caption
 
 
 class Pairs:
@@ -86,42 +97,45 @@ class Pairs:
         crop: str,
         buffer: int,
         keep_duplicates: bool,
+        need_captions: bool = True,
+        threads: int = 1,
     ):
         self.contents, self.listed, self.report = contents, listed, listed
         self.size, self.seed, self.crop, self.buffer = size, seed, crop, buffer
-        self.keep_duplicates = keep_duplicates
+        self.keep_duplicates, self.need_captions, self.threads = keep_duplicates, need_captions, threads
 
     def __iter__(self) -> Iterator[Pair]:
         listed = self.listed
-        self.report = report = Report(
-            listed.strict, dropped=listed.dropped, problems=list(listed.problems), counts=listed.counts.copy()
-        )
+        self.report = report = replace(listed, problems=list(listed.problems), counts=listed.counts.copy())
         seen = set()
-        for index, record in enumerate(self._ordered(report)):
-            caption = _tidy(record.caption)
-            if not caption:
-                report.add("empty caption", record.source, "the caption holds no text")
-                continue
-            random = np.random.default_rng([self.seed, index]) if self.crop == "random" else None
-            try:
-                data = record.picture if isinstance(record.picture, bytes) else record.picture.read_bytes()
-                if not self.keep_duplicates:
-                    key = blake2b(data + caption.encode(errors="surrogatepass"), digest_size=12).digest()
-                    if key in seen:
-                        report.add("duplicate", record.source, "the same picture with the same caption came before")
-                        continue
-                    seen.add(key)
-                image, mode = decode(data, self.size, random)
-            except OSError as error:
-                report.add("unreadable", record.source, error)
-                continue
-            except PictureError as error:
-                report.add(error.kind, record.source, error)
-                continue
-            if mode is not None:
-                report.add("converted", record.source, f"from {mode} to RGB", dropped=False)
-            report.read += 1
-            yield Pair(image, caption, record.source)
+        for record, read in in_order(self._read, enumerate(self._ordered(report)), self.threads):
+            if isinstance(read, Problem):
+                report.add(read.kind, read.source, read.message)
+            elif not self.keep_duplicates and read.key in seen:
+                report.add("duplicate", record.source, "the same picture with the same caption came before")
+            else:
+                seen.add(read.key)
+                if read.mode is not None:
+                    report.add("converted", record.source, f"from {read.mode} to RGB", dropped=False)
+                report.read += 1
+                yield Pair(read.image, read.caption, record.source)
+
+    def _read(self, numbered: tuple[int, Record]) -> "tuple[Record, _Read | Problem]":
+        """One record's picture, or what is wrong with it; nothing else is changed, so that threads may share the work."""
+        index, record = numbered
+        caption = _tidy(record.caption)
+        if self.need_captions and not caption:
+            return record, Problem("empty caption", record.source, "the caption holds no text")
+        random = np.random.default_rng([self.seed, index]) if self.crop == "random" else None
+        try:
+            data = record.picture if isinstance(record.picture, bytes) else record.picture.read_bytes()
+            image, mode = decode(data, self.size, random)
+        except OSError as error:
+            return record, Problem("unreadable", record.source, str(error))
+        except PictureError as error:
+            return record, Problem(error.kind, record.source, str(error))
+        key = blake2b(data + caption.encode(errors="surrogatepass"), digest_size=12).digest()
+        return record, _Read(image, caption, mode, key)
 
     def _ordered(self, report: Report) -> Iterator[Record]:
         """The records in the order of the seed; those of shards as they stream by."""
@@ -139,7 +153,7 @@ class Pairs:
         return shuffle(self.buffer, initial=self.buffer, rng=standard_random.Random(self.seed))(stream)
 
 
-def _records(path: Path, captions: Path | None, report: Report) -> list[Record]:
+def find_records(path: Path, captions: Path | None, report: Report) -> list[Record]:
     if not path.exists():
         raise FileNotFoundError(f"there is nothing at {path}; give a folder, a captions file or .tar shards")
     if captions is not None and not captions.is_file():
@@ -154,7 +168,7 @@ def _records(path: Path, captions: Path | None, report: Report) -> list[Record]:
     return records
 
 
-def _shards(path: str | os.PathLike | Sequence[str | os.PathLike]) -> list[Path]:
+def find_shards(path: str | os.PathLike | Sequence[str | os.PathLike]) -> list[Path]:
     """The shards that `path` names, each checked to be a file; [] where it names something else."""
     if isinstance(path, str | os.PathLike):
         name = os.fspath(path)
@@ -166,6 +180,8 @@ def _shards(path: str | os.PathLike | Sequence[str | os.PathLike]) -> list[Path]
             from braceexpand import braceexpand
 
             paths = list(braceexpand(name))
+        elif any(letter in name for letter in "*?[") and not Path(name).exists():
+            paths = sorted(glob(name)) or [name]
         else:
             paths = [name]
     else:
@@ -176,6 +192,21 @@ def _shards(path: str | os.PathLike | Sequence[str | os.PathLike]) -> list[Path]
         if not Path(shard).is_file():
             raise FileNotFoundError(f"there is no shard at {shard}; only files on this machine can be read")
     return [Path(shard) for shard in paths]
+
+
+def in_order(function: Callable[[Any], Any], items: Iterable[Any], threads: int) -> Iterator[Any]:
+    """`map(function, items)`, computed by several threads a little ahead of the one who takes the results."""
+    if threads == 1:
+        yield from map(function, items)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque[Future] = deque()
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > 2 * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def _tidy(caption: str) -> str:

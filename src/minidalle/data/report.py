@@ -23,8 +23,8 @@ class Problem:
 class Report:
     """How many pairs were read and every problem on the way; `str(report)` is the summary for a person.
 
-    `problems` keeps the first 1,000 in full, `counts` counts all by kind. With `strict`, the first problem that would
-    drop a pair is raised as `ValueError` instead.
+    `problems` keeps the first 1,000 (`details`) in full, `counts` counts all by kind. With `strict`, the first problem
+    that would drop a pair is raised as `ValueError` instead.
     """
 
     strict: bool = False
@@ -32,6 +32,7 @@ class Report:
     dropped: int = 0
     problems: list[Problem] = field(default_factory=list)
     counts: Counter = field(default_factory=Counter)
+    details: int = DETAILS
 
     def add(self, kind: str, source: object, message: object, *, dropped: bool = True) -> None:
         """Notes a problem; raises `ValueError` with its text when the report is strict and a pair is lost."""
@@ -40,7 +41,7 @@ class Report:
             raise ValueError(f"{problem}; repair it, or read with strict=False to leave it out")
         self.dropped += dropped
         self.counts[kind] += 1
-        if len(self.problems) < DETAILS:
+        if len(self.problems) < self.details:
             self.problems.append(problem)
 
     def __str__(self) -> str:
