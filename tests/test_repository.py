@@ -150,12 +150,12 @@ class TestRequirements:
     def lower_bounds(self) -> dict[str, str]:
         table = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf8"))["project"]
         lines = table["dependencies"] + [line for extra in table["optional-dependencies"].values() for line in extra]
-        return {pins.canonicalize_name(re.split(r"[<>=!~ ]", line)[0]): line for line in lines}
+        return {pins.canonicalize_name(pins.Requirement(line).name): line for line in lines}
 
     def test_every_line_of_the_build_is_an_exact_pin(self) -> None:
         for line in (ROOT / "requirements.txt").read_text(encoding="utf8").splitlines():
             if line and not line.startswith("#"):
-                assert re.match(r"[\w.-]+==[\w.]+(;|  #|$)", line), line
+                assert re.match(r"[\w.-]+(\[\w+\])?==[\w.]+(;|  #|$)", line), line
 
     def test_every_direct_one_has_its_reason(self) -> None:
         assert len(pins.direct((ROOT / "requirements.txt").read_text(encoding="utf8"))) > 20
@@ -164,7 +164,8 @@ class TestRequirements:
         direct = pins.direct((ROOT / "requirements.txt").read_text(encoding="utf8"))
         for package, line in self.lower_bounds().items():
             assert package in direct, f"{line} stands in pyproject.toml but not in the first part of requirements.txt"
-            assert direct[package] in pins.Requirement(line).specifier, f"{line} excludes the pinned {direct[package]}"
+            (pin,) = direct[package].specifier
+            assert pin.version in pins.Requirement(line).specifier, f"{line} excludes the pinned {pin.version}"
 
     def test_the_package_asks_for_nothing_newer_than_colab_carries(self) -> None:
         text = (ROOT / "tests/colab.txt").read_text(encoding="utf8")

@@ -21,23 +21,23 @@ ONLY_ON = {
 }
 
 
-def direct(text: str) -> dict[str, str]:
-    """Return `{name: version}` of the part written by hand; every line of it pins one package and says why."""
+def direct(text: str) -> dict[str, Requirement]:
+    """Return `{name: requirement}` of the part written by hand; every line of it pins one package and says why."""
     pins = {}
     for line in text.split(MARK)[0].splitlines():
         if line.strip() and not line.startswith("#"):
             pin, _, reason = line.partition("  # ")
-            name, equals, version = pin.strip().partition("==")
-            if not equals or not reason.strip():
+            requirement = Requirement(pin.strip())
+            if not str(requirement.specifier).startswith("==") or not reason.strip():
                 raise ValueError(f"requirements.txt: {line!r} should read 'name==version  # why it is needed'")
-            pins[canonicalize_name(name)] = version
+            pins[canonicalize_name(requirement.name)] = requirement
     return pins
 
 
-def needed(names: list[str]) -> dict[str, str]:
+def needed(pins: dict[str, Requirement]) -> dict[str, str]:
     """Return `{name: version}` of all that these installed packages need, themselves included."""
     found: dict[str, str] = {}
-    waiting = [(name, frozenset()) for name in names]
+    waiting = [(name, frozenset(requirement.extras)) for name, requirement in pins.items()]
     seen = set()
     while waiting:
         name, extras = waiting.pop()
@@ -61,7 +61,7 @@ def main() -> int:
     path = ROOT / "requirements.txt"
     text = path.read_text(encoding="utf8")
     pins = direct(text)
-    along = {name: version for name, version in needed(list(pins)).items() if name not in pins}
+    along = {name: version for name, version in needed(pins).items() if name not in pins}
     lines = [
         f"{name}=={version}" + (f"; {ONLY_ON[name]}" if name in ONLY_ON else "")
         for name, version in sorted(along.items())
