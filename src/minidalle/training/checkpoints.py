@@ -191,8 +191,12 @@ def _stored_shape(like: Like) -> tuple[int, ...]:
 
 def _placed(found: jax.Array, like: Like) -> jax.Array:
     if _is_key(like):
-        shape = jax.eval_shape(jax.random.key_data, like).shape
-        return jax.random.wrap_key_data(found.reshape(shape), impl=jax.random.key_impl(like))
+        kinds: list[Any] = []
+        # Asked while tracing, since an array's description has no kind that could be asked for.
+        shape = jax.eval_shape(
+            lambda key: kinds.append(jax.random.key_impl(key)) or jax.random.key_data(key), like
+        ).shape
+        return jax.random.wrap_key_data(_copied(found.reshape(shape)), impl=kinds[0])
     return _copied(found.reshape(like.shape).astype(like.dtype))
 
 
