@@ -168,6 +168,22 @@ def test_what_is_saved_is_what_stood_there_although_the_next_step_overwrites_it(
     checkpoints.close()
 
 
+def test_a_description_of_the_arrays_is_enough_to_restore_them(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, {"key": jax.random.key(3), "weight": jnp.arange(3.0), "step": jnp.int32(2)}, {})
+    like = {
+        "key": jax.eval_shape(lambda: jax.random.key(0)),
+        "weight": jax.ShapeDtypeStruct((3,), jnp.bfloat16),
+        "step": jax.ShapeDtypeStruct((), jnp.int32),
+    }
+    checkpoints.wait()
+    _, arrays, _ = checkpoints.restore(like)
+    np.testing.assert_array_equal(jax.random.key_data(arrays["key"]), jax.random.key_data(jax.random.key(3)))
+    np.testing.assert_array_equal(arrays["weight"], jnp.arange(3, dtype=jnp.bfloat16))
+    assert (arrays["step"].shape, int(arrays["step"])) == ((), 2)
+    checkpoints.close()
+
+
 def test_a_run_folder_of_an_older_version_is_read_and_its_checksum_kept(tmp_path):
     stored = {"weight": np.arange(6.0, dtype=np.float32), "step": np.full(1, 4, np.int32)}
 

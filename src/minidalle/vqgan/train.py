@@ -10,6 +10,7 @@ import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
@@ -17,6 +18,7 @@ from tqdm.auto import tqdm
 
 from ..data import emoji
 from ..data.order import Order
+from ..data.pairs import load_pairs
 from ..files import replacing
 from ..training import TrainingInterrupted, log, section
 from ..training.loop import stop_signals
@@ -348,7 +350,10 @@ def _ask_for_gradient(norm, inputs):
 
 
 def train(recipe: dict, *, run_dir: str | Path, resume: bool = True, progress: bool = True) -> VQGAN:
-    """Train the VQGAN of a recipe on the emoji training split, and write `[output] path`; return the averaged model.
+    """Train the VQGAN of a recipe, and write `[output] path`; return the averaged model.
+
+    `[data] source` is "emoji" (its `split`), or what `load_pairs` opens: a folder of captioned pictures or of WebDataset
+    shards, read in the order of its files, at the model's resolution, into memory.
 
     Under `torchrun` the processes share each batch; the first of them writes.
 
@@ -357,15 +362,11 @@ def train(recipe: dict, *, run_dir: str | Path, resume: bool = True, progress: b
     """
     data_settings = section(recipe, "data", {"source": "emoji", "split": "train"})
     output = section(recipe, "output", {"path": "src/minidalle/checkpoints/emoji/vqgan"})["path"]
-    if data_settings["source"] != "emoji":
-        raise ValueError(f'[data] source is {data_settings["source"]!r}; expected "emoji"')
-    data = emoji.load()
-    rows = data.split(data_settings["split"])
-    images = torch.from_numpy(data.images[rows]).permute(0, 3, 1, 2)
     config, training = (
         VQGANConfig(**recipe["model"]),
         VQGANTraining(**section(recipe, "train", asdict(VQGANTraining()) | {"frozen": []})),  # TOML has no tuples
     )
+    images = load_images(**data_settings, size=config.resolution)
     with distributed.joined() as device:
         run = Run(config, training, images, seed=recipe["seed"], folder=run_dir, device=device)
         if resume:
@@ -377,3 +378,21 @@ def train(recipe: dict, *, run_dir: str | Path, resume: bool = True, progress: b
             export(model, output)
         distributed.wait_for_all()
     return model
+
+
+def load_images(source: str, split: str, size: int) -> Tensor:
+    """The pictures of a recipe's [data], `(n, 3, size, size)` uint8, in the same order in every process.
+
+    Raises:
+        FileNotFoundError: there is no such folder. ValueError: there is no picture in it.
+    """
+    if source == "emoji":
+        data = emoji.load()
+        images = data.images[data.split(split)]
+    else:
+        pairs = load_pairs(source, size=size)
+        images = [pair.image for pair in pairs]
+        if not images:
+            raise ValueError(f"[data] source = {source!r} has no picture that could be read:\n{pairs.report}")
+        images = np.stack(images)
+    return torch.from_numpy(images).permute(0, 3, 1, 2)
