@@ -167,9 +167,7 @@ def test_training_is_near_six_operations_for_each_parameter_and_token():
 @pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
 def test_training_memory_holds_what_the_step_holds(optimizer):
     model = nnx.eval_shape(lambda: DalleBart(SMALL, rngs=nnx.Rngs(0)))
-    batch = {
-        name: jax.ShapeDtypeStruct((1, n), jnp.int32) for name, n in (("text", 8), ("mask", 8), ("codes", 16))
-    }
+    batch = {name: jax.ShapeDtypeStruct((1, n), jnp.int32) for name, n in (("text", 8), ("mask", 8), ("codes", 16))}
     step = Step(
         lambda model, batch, key: (objective.loss(model, batch["text"], batch["mask"], batch["codes"]), {}),
         model,
