@@ -4,10 +4,11 @@ No TPU is there: libtpu compiles for described slices (`minidalle.scale.tpu`), a
 Each row takes minutes of two cores. It is appended to a file as soon as it is there, and rows that stand there are not
 compiled again, so that a run can be stopped and started:
 
-    python -m benchmarks.tpu rows.jsonl            # compile what is missing
-    python -m benchmarks.tpu rows.jsonl --table    # only the table
+    python -m benchmarks.tpu benchmarks/tpu.jsonl            # compile what is missing
+    python -m benchmarks.tpu benchmarks/tpu.jsonl --table    # only the table
 
-Batches of training: 34 pictures a core for mini and 44 a model of mega, as the originals had; pictures drawn: 8 a chip.
+Batches of training are the originals' for mini (34 pictures a core) and for mega on v3-256 (44 for each copy of the model);
+the other rows of mega say theirs. Pictures drawn: 8 a chip. Gradients are accumulated over no batches, by AdamW.
 """
 
 import argparse

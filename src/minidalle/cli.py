@@ -173,10 +173,14 @@ def parser() -> argparse.ArgumentParser:
         "minidalle estimate mini --on v3-8 --batch 272",
     )
     command.add_argument(
-        "config", metavar="CONFIG", help="mini, mega, a shipped checkpoint, a folder of one, or a config.json of DalleBart"
+        "config",
+        metavar="CONFIG",
+        help="mini, mega, a shipped checkpoint, a folder of one, or a config.json of DalleBart",
     )
     command.add_argument("--on", required=True, metavar="DEVICE", help="TPU slice as v3-8, or GPU as T4")
-    command.add_argument("--batch", type=int, default=256, help="pictures a step, on all devices together (default 256)")
+    command.add_argument(
+        "--batch", type=int, default=256, help="pictures a step, on all devices together (default 256)"
+    )
     command.add_argument(
         "--mesh", help="TPU devices along the axes data, fsdp and model, as data=4,model=2 (default: all along data)"
     )

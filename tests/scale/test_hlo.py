@@ -62,7 +62,9 @@ def test_a_bound_that_is_an_argument_is_given():
 
 
 def test_communication_is_added_up_by_kind_and_group():
-    found = {(each.kind, each.devices): each for each in hlo.Program(TPU.replace("CONDITION", "condition")).collectives()}
+    found = {
+        (each.kind, each.devices): each for each in hlo.Program(TPU.replace("CONDITION", "condition")).collectives()
+    }
     assert set(found) == {("all-reduce", 4), ("all-gather", 4), ("reduce-scatter", 4), ("collective-permute", 2)}
     summed = found["all-reduce", 4]
     assert (summed.times, summed.bytes) == (12, 12 * ARRAY / 2)  # bfloat16

@@ -85,7 +85,9 @@ def test_a_mesh_or_a_batch_that_does_not_fit_is_refused():
 
 @needs_libtpu
 def test_nothing_is_printed_and_no_process_minds_another():
-    code = "from minidalle.scale import tpu; import jax; print(len(tpu.devices('v5e-16'))); print(jax.default_backend())"
+    code = (
+        "from minidalle.scale import tpu; import jax; print(len(tpu.devices('v5e-16'))); print(jax.default_backend())"
+    )
     runs = [
         subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(2)

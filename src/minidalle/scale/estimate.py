@@ -172,5 +172,8 @@ def in_words(result: Mapping[str, Any]) -> str:
     if result["dollars"]:
         on_demand, spot = result["dollars"]["on demand"], result["dollars"]["spot"]
         basis = "the compiler's seconds" if compiled else "the least seconds"
-        lines += ["", f"a million pictures by {basis}: {on_demand:,.2f} US dollars on demand, {spot:,.2f} on spot machines"]
+        lines += [
+            "",
+            f"a million pictures by {basis}: {on_demand:,.2f} US dollars on demand, {spot:,.2f} on spot machines",
+        ]
     return "\n".join(lines)

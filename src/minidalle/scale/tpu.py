@@ -25,11 +25,13 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from ..bart import objective, sampling
 from ..bart.config import DalleBartConfig
+from ..bart.devices import head_sharding
 from ..bart.model import DalleBart
 from ..training.optimizer import make_optimizer
-from ..training.placement import MODEL, ROWS, Placement
+from ..training.placement import ROWS, Placement
 from ..training.settings import DTYPES
 from ..training.step import Step
+from ..training.tree import flatten_names
 from . import cost
 from .hlo import Collective, Program
 from .mesh import on_mesh
@@ -46,6 +48,11 @@ QUIET = {
     "TPU_STDERR_LOG_LEVEL": "3",
     "TPU_WORKER_HOSTNAMES": "localhost",
 }
+# What the compiler says of a program that has no room: what it needs, and what there is.
+TOO_LARGE = (
+    r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm",
+    r"required for HLO temporaries \(([\d.]+)([KMGT]?)\) exceeds available HBM \(([\d.]+)([KMGT]?)\)",
+)
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -212,8 +219,9 @@ def compile_sampling(
     )
     codes = shaped((pictures, config.image_length), ROWS)
     progress = jax.eval_shape(lambda codes: sampling._start(model, codes, rows, None), codes)
+    cached = head_sharding(NamedSharding(placement.mesh, PartitionSpec(ROWS)), config.decoder_attention_heads)
     progress = jax.tree.map(
-        lambda leaf: shaped(leaf.shape, ROWS, *([MODEL] if leaf.ndim == 4 else []), dtype=leaf.dtype), progress
+        lambda leaf: shaped(leaf.shape, *(cached.spec if leaf.ndim == 4 else [ROWS]), dtype=leaf.dtype), progress
     )
     settings = sampling.check_settings(10.0 if guided else 1.0, 1.0, None, None, config.codebook_size)
     lowered = sampling._advance.lower(structure, parameters, prompt, progress, 0, config.image_length, settings)
@@ -232,8 +240,6 @@ def _check_rows(placement: Placement, batch: int) -> None:
 
 
 def _placed(parameters: nnx.State, placement: Placement) -> nnx.State:
-    from ..training.tree import flatten_names
-
     named, structure = flatten_names(parameters)
     placed = [
         jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=placement.sharding(name, leaf.shape))
@@ -251,7 +257,7 @@ def _report(
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
-        needed = re.search(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm", str(error))
+        needed = next((found for form in TOO_LARGE if (found := re.search(form, str(error)))), None)
         if needed is None:
             raise
         total, capacity = (float(needed[place]) * UNITS[needed[place + 1]] for place in (1, 3))
