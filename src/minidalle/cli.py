@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 import time
 import warnings
@@ -136,6 +137,11 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("recipe", type=Path, metavar="RECIPE")
     command.add_argument("--run-dir", type=Path, help="folder for log and checkpoints (default runs/<name>/<kind>)")
     command.add_argument("--fresh", action="store_true", help="start anew instead of going on from the last checkpoint")
+    command.add_argument(
+        "--distributed",
+        action="store_true",
+        help="join the other processes that train this; see minidalle.scale.distributed",
+    )
 
     command = _add(
         commands, "evaluate", evaluate, "compute every number of a model card", "minidalle evaluate emoji --json"
@@ -309,15 +315,30 @@ def train(options: argparse.Namespace) -> None:
     from .training import load_recipe
 
     recipe = load_recipe(options.recipe)
+    devices = {}
     if recipe["kind"] == "vqgan":
+        if options.distributed or recipe["mesh"]:
+            raise ValueError("a VQGAN is trained in PyTorch, without [mesh] and --distributed; several GPUs: torchrun")
         from .vqgan.train import train as run
-    elif recipe["kind"] == "bart":
-        from .bart.train import train as run
     else:
-        from .clip.train import train as run
+        from .scale import distributed, mesh
+        from .training import processes
+
+        if options.distributed:
+            distributed.initialize()
+        devices["placement"] = mesh.from_recipe(recipe)
+        if recipe["kind"] == "bart":
+            from .bart.train import train as run
+        else:
+            from .clip.train import train as run
     run_dir = options.run_dir or Path("runs") / recipe["name"] / recipe["kind"]
-    run(recipe, run_dir=run_dir, resume=not options.fresh)
-    print(f"trained {recipe['name']}/{recipe['kind']}; log in {run_dir}")
+    run(recipe, run_dir=run_dir, resume=not options.fresh, **devices)
+    if recipe["kind"] == "vqgan":
+        leads = os.environ.get("RANK", "0") == "0"  # of torchrun
+    else:
+        leads = processes.leads()
+    if leads:
+        print(f"trained {recipe['name']}/{recipe['kind']}; log in {run_dir}")
 
 
 def evaluate(options: argparse.Namespace) -> None:
