@@ -23,7 +23,6 @@ QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent anywhere
     "RAY_enable_metrics_collection": "0",
     "RAY_BACKEND_LOG_LEVEL": "fatal",
-    "RAY_raylet_start_wait_time_s": "300",  # a busy machine takes its time
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
 }
 
@@ -114,13 +113,22 @@ def session(address: str | None) -> Iterator[Any]:
     ours = not ray.is_initialized()
     if ours:
         local = {"include_dashboard": False, "object_store_memory": STORE_BYTES, "_node_ip_address": "127.0.0.1"}
-        options = {"address": "local", **local} if address is None else {"address": address}
-        try:
-            ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise OSError(f"Ray did not start at {address or 'this machine'}: {error}") from error
+        _start(ray, {"address": "local", **local} if address is None else {"address": address})
     try:
         yield ray
     finally:
         if ours:
             ray.shutdown()
+
+
+def _start(ray: Any, options: dict[str, Any]) -> None:
+    """Start Ray, or join it. Its parts wait 15 seconds for each other, which a busy machine may miss: then once more."""
+    for attempts_left in (2, 1, 0):
+        try:
+            ray.init(**options, log_to_driver=False, logging_level=logging.CRITICAL)
+            return
+        except Exception as error:  # a node that did not come up in time is a bare Exception
+            ray.shutdown()
+            if options["address"] != "local" or not attempts_left:
+                where = "on this machine" if options["address"] == "local" else f"at {options['address']}"
+                raise OSError(f"Ray could not be had {where}: {error}") from error
