@@ -1,29 +1,47 @@
-"""Pictures drawn side by side on several devices: each holds all weights and draws its share of the rows."""
+"""Pictures drawn side by side on several devices: each draws its share of the rows."""
 
 from typing import Any
 
 import jax
 from flax import nnx
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-DATA = "data"  # the mesh's only axis, along which rows are shared out
+from minidalle.training.placement import DATA, FSDP, MODEL, ROWS, Placement, make_mesh
 
 
 def replicate(model: nnx.Module) -> int:
-    """Put a model's weights on every device of this process, in place; returns how many there are."""
+    """Put a model's weights on every device of this process, in place; one that lies on a mesh already stays there.
+
+    Returns in how many shares its rows are computed.
+    """
     devices = jax.local_devices()
-    if len(devices) > 1:
-        mesh = jax.make_mesh((len(devices),), (DATA,), axis_types=(AxisType.Auto,), devices=devices)
-        nnx.update(model, jax.device_put(nnx.state(model), NamedSharding(mesh, PartitionSpec())))
-    return len(devices)
+    mesh = mesh_of(nnx.state(model))
+    if mesh is None and len(devices) > 1:
+        mesh = make_mesh(devices=devices)
+        Placement(mesh).place(model)
+    return 1 if mesh is None else mesh.shape[DATA] * mesh.shape[FSDP]
+
+
+def mesh_of(parameters: Any) -> Mesh | None:
+    """The mesh on which parameters were placed; None when they are on one device."""
+    sharding = jax.tree.leaves(parameters)[0].sharding
+    return sharding.mesh if isinstance(sharding, NamedSharding) and DATA in sharding.mesh.shape else None
 
 
 def row_sharding(parameters: Any, rows: int) -> NamedSharding | None:
-    """How arrays of so many rows lie beside weights that `replicate` has spread; None: as JAX likes.
+    """How arrays of so many rows lie beside weights that were placed on a mesh; None: as JAX likes.
 
     Rows that the devices cannot share evenly are computed by each of them.
     """
-    sharding = jax.tree.leaves(parameters)[0].sharding
-    if not isinstance(sharding, NamedSharding) or DATA not in sharding.mesh.shape or rows % sharding.mesh.shape[DATA]:
+    mesh = mesh_of(parameters)
+    if mesh is None:
         return None
-    return NamedSharding(sharding.mesh, PartitionSpec(DATA))
+    shares = mesh.shape[DATA] * mesh.shape[FSDP]
+    return NamedSharding(mesh, PartitionSpec(ROWS if rows % shares == 0 else None))
+
+
+def head_sharding(rows: NamedSharding | None, heads: int) -> NamedSharding | None:
+    """How keys and values (rows, heads, …) lie beside arrays of these rows: heads are shared out where they can be."""
+    if rows is None:
+        return None
+    return NamedSharding(rows.mesh, PartitionSpec(*rows.spec, MODEL if heads % rows.mesh.shape[MODEL] == 0 else None))

@@ -19,7 +19,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import NamedSharding
 
-from minidalle.bart.devices import row_sharding
+from minidalle.bart.devices import head_sharding, row_sharding
 from minidalle.bart.model import DalleBart, as_attention_mask, check_range, check_text
 from minidalle.bart.stack import DecoderLayer
 from minidalle.bart.turned import expect_turned, multiply_turned, turn, turn_kernels
@@ -359,7 +359,7 @@ def _start(model: DalleBart, codes: jax.Array, rows: int, sharding: NamedShardin
     config = model.config
     heads = config.decoder_attention_heads
     shape = (rows, heads, config.image_length, config.d_model // heads)
-    zeros = functools.partial(jnp.zeros, shape, model.dtype, device=sharding)
+    zeros = functools.partial(jnp.zeros, shape, model.dtype, device=head_sharding(sharding, heads))
     caches = tuple((zeros(), zeros()) for _ in range(config.decoder_layers))
     return Progress(codes, caches, jnp.ones(codes.shape[0], bool, device=sharding))
 

@@ -23,9 +23,10 @@ from tqdm.auto import tqdm
 
 from minidalle.training import log
 from minidalle.training.checkpoints import Checkpoints
+from minidalle.training.placement import Placement, move
+from minidalle.training.processes import leads, wait_for_all
+from minidalle.training.step import LossFunction, Step
 from minidalle.training.tree import flatten_names
-
-LossFunction = Callable[[nnx.Module, Any, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
 
 
 class TrainingInterrupted(KeyboardInterrupt):
@@ -49,6 +50,7 @@ def fit(
     best: tuple[str, Literal["max", "min"]] | None = None,
     progress: bool = True,
     resume: bool = True,
+    placement: Placement | None = None,
 ) -> nnx.Module:
     """Train a model and return it: the best by `best`, else the averaged weights (`ema_decay`), else the last ones.
 
@@ -62,6 +64,9 @@ def fit(
     evaluate(model) -> floats: called with the averaged (else the present) weights every `evaluate_every` steps and after
         the last, on weights that are gone with the next step; logged as `{"step", "evaluation": {…}}`. best: the key of that dictionary to choose weights by.
     resume: go on from the latest checkpoint in run_dir; False deletes the checkpoints and the log that stand there.
+    placement: where weights, moments and rows live on several devices, as `scale.mesh.on_mesh` makes it; None computes on
+        one. With several processes, each calls `fit` alike; `batches` gives the rows of its own
+        (`placement.local_rows`), and the first process writes the log.
 
     Raises TrainingInterrupted after Ctrl-C or SIGTERM, with everything saved; FloatingPointError when the loss is not
     finite (found at the next log line or checkpoint; no such weights are saved); ValueError for settings that make no
@@ -84,59 +89,19 @@ def fit(
         raise OSError(
             f"cannot write into the run folder {run_dir}: {error.strerror}; choose another run_dir"
         ) from error
-    if not resume:
+    if not resume and leads():
         shutil.rmtree(run_dir / "checkpoints", ignore_errors=True)
+    wait_for_all("a fresh run folder")
     log_path = run_dir / "log.jsonl"
     checkpoints = Checkpoints(run_dir / "checkpoints")
 
-    graph, parameters, others = nnx.split(model, nnx.Param, ...)
-    parameters, parameter_structure = flatten_names(parameters)
-    others, other_structure = flatten_names(others)
-    # Kept, since a dictionary that has gone through jax comes back sorted by name.
-    parameter_names, other_names = list(parameters), list(others)
-    # Copies: the step donates its inputs, and the caller's model must stay alive.
-    parameters, others = jax.tree.map(jnp.copy, (parameters, others))
-
-    def assemble(parameters: dict[str, jax.Array], others: dict[str, jax.Array]) -> nnx.Module:
-        return nnx.merge(
-            graph,
-            jax.tree.unflatten(parameter_structure, [parameters[name] for name in parameter_names]),
-            jax.tree.unflatten(other_structure, [others[name] for name in other_names]),
-        )
-
-    def compute(parameters: dict[str, jax.Array], others: dict[str, jax.Array], batch: Any, key: jax.Array) -> Any:
-        module = assemble(parameters, others)
-        loss, metrics = loss_fn(module, batch, key)
-        return loss, (metrics, flatten_names(nnx.state(module, nnx.Not(nnx.Param)))[0])
-
-    key = jax.random.key(seed)
-
-    def step_once(state: dict[str, Any], batch: Any) -> dict[str, Any]:
-        step_key = jax.random.fold_in(key, state["step"])
-        (loss, (metrics, others)), gradients = jax.value_and_grad(compute, has_aux=True)(
-            state["parameters"], state["others"], batch, step_key
-        )
-        updates, optimizer_state = optimizer.update(gradients, state["optimizer"], state["parameters"])
-        parameters = optax.apply_updates(state["parameters"], updates)
-        new = {**state, "parameters": parameters, "others": others, "optimizer": optimizer_state}
-        if ema_decay is not None:
-            new["average"] = _averaged(state["average"], parameters, ema_decay, state["step"], optimizer_state)
-        new["sums"] = jax.tree.map(jnp.add, state["sums"], {"loss": loss.astype(jnp.float32), **_float32(metrics)})
-        new["step"] = state["step"] + 1
-        return new
-
-    shapes = jax.eval_shape(compute, parameters, others, batches(0), key)
-    state: dict[str, Any] = {
-        "parameters": parameters,
-        "others": others,
-        "optimizer": optimizer.init(parameters),
-        "sums": {"loss": jnp.zeros(()), **{name: jnp.zeros(()) for name in shapes[1][0]}},
-        "step": jnp.zeros((), jnp.int32),
-    }
-    if ema_decay is not None:
-        state["average"] = jax.tree.map(jnp.copy, parameters)
+    if placement is not None:
+        batches = _placed(batches, placement)
+    take_step = Step(loss_fn, model, optimizer, batches(0), seed=seed, ema_decay=ema_decay, placement=placement)
+    state = take_step.start()
+    zeros = jax.tree.map(jnp.copy, state["sums"])
     if best is not None:
-        state["best"] = jax.tree.map(jnp.copy, parameters)
+        state["best"] = jax.tree.map(jnp.copy, state["parameters"])
     values: dict[str, Any] = {"seconds": 0.0, "counted": 0, "best_score": None, "best_step": None}
 
     start = 0
@@ -144,14 +109,21 @@ def fit(
     found = checkpoints.restore(names)
     if found is not None:
         start, arrays, values = found
-        state = jax.tree.unflatten(structure, list(arrays.values()))
-    log.truncate(log_path, start)
+        if placement is not None:
+            arrays = {name: move(array, names[name].sharding) for name, array in arrays.items()}
+        state = jax.tree.unflatten(structure, [arrays[name] for name in names])
+    if leads():
+        log.truncate(log_path, start)
 
     best_weights = state.pop("best", None)
-    step_jitted = jax.jit(step_once, donate_argnums=0)
     began = time.perf_counter() - values["seconds"]
-    zeros = jax.tree.map(jnp.zeros_like, state["sums"])
-    bar = tqdm(total=steps, initial=min(start, steps), disable=not progress, desc=run_dir.name, dynamic_ncols=True)
+    bar = tqdm(
+        total=steps,
+        initial=min(start, steps),
+        disable=not (progress and leads()),
+        desc=run_dir.name,
+        dynamic_ncols=True,
+    )
 
     def evaluated_weights() -> dict[str, jax.Array]:
         return state["average"] if ema_decay is not None else state["parameters"]
@@ -166,6 +138,10 @@ def fit(
             )
         return means
 
+    def write_log(record: dict[str, Any]) -> None:
+        if leads():
+            log.append(log_path, record)
+
     def save(step: int) -> None:
         if values["counted"]:
             check_finite(step)
@@ -176,18 +152,19 @@ def fit(
     try:
         with stop_signals() as stop, _ahead(batches, start, steps) as following, bar:
             for step in range(start + 1, steps + 1):
-                state = step_jitted(state, next(following))
+                state = take_step(state, next(following))
                 values["counted"] += 1
                 bar.update()
                 if step % log_every == 0 or step == steps:
                     means = check_finite(step)
                     seconds = round(time.perf_counter() - began, 3)
-                    log.append(log_path, {"step": step, **means, "seconds": seconds})
+                    write_log({"step": step, **means, "seconds": seconds})
                     bar.set_postfix({name: f"{mean:.4g}" for name, mean in means.items()})
                     state["sums"], values["counted"] = jax.tree.map(jnp.copy, zeros), 0
                 if evaluate is not None and (step % evaluate_every == 0 or step == steps):
-                    scores = {n: float(v) for n, v in evaluate(assemble(evaluated_weights(), state["others"])).items()}
-                    log.append(log_path, {"step": step, "evaluation": scores})
+                    evaluated = take_step.assemble(evaluated_weights(), state["others"])
+                    scores = {name: float(value) for name, value in evaluate(evaluated).items()}
+                    write_log({"step": step, "evaluation": scores})
                     if best is not None and _is_better(scores, best, values["best_score"]):
                         values["best_score"], values["best_step"] = scores[best[0]], step
                         best_weights = jax.tree.map(jnp.copy, evaluated_weights())
@@ -201,19 +178,7 @@ def fit(
     finally:
         checkpoints.close()
     chosen = best_weights if best is not None and values["best_score"] is not None else evaluated_weights()
-    return assemble(chosen, state["others"])
-
-
-def _averaged(average: Any, parameters: Any, decay: float, step: jax.Array, optimizer_state: Any) -> Any:
-    rate = 1 - jnp.minimum(decay, (1 + step) / (10 + step))
-    if isinstance(optimizer_state, optax.MultiStepsState):
-        # Between two updates of an accumulated batch the weights stand still, and so does their average.
-        rate = jnp.where(optimizer_state.mini_step == 0, rate, 0.0)
-    return jax.tree.map(lambda a, p: a + (rate * (p - a)).astype(a.dtype), average, parameters)
-
-
-def _float32(metrics: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    return {name: jnp.asarray(value, jnp.float32) for name, value in metrics.items()}
+    return take_step.assemble(chosen, state["others"])
 
 
 def _is_better(scores: dict[str, float], best: tuple[str, str], so_far: float | None) -> bool:
@@ -245,6 +210,10 @@ def stop_signals() -> Iterator[threading.Event]:
     finally:
         for number, handler in earlier.items():
             signal.signal(number, handler)
+
+
+def _placed(batches: Callable[[int], Any], placement: Placement) -> Callable[[int], Any]:
+    return lambda step: placement.put_rows(batches(step))
 
 
 @contextmanager

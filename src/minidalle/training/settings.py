@@ -6,8 +6,9 @@ from typing import Any
 import jax.numpy as jnp
 from flax import nnx
 
-from minidalle.training.loop import LossFunction, fit
+from minidalle.training.loop import fit
 from minidalle.training.optimizer import make_optimizer
+from minidalle.training.step import LossFunction
 
 OPTIMIZER = ("learning_rate", "steps", "warmup_steps", "weight_decay", "clip_norm")
 INTERVALS = ("save_every", "log_every", "evaluate_every")
