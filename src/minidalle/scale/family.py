@@ -86,6 +86,11 @@ def multiplying_parameters(config: DalleBartConfig) -> int:
     return cost.dallebart_parameters(config) - tables * config.d_model
 
 
+def peak_rate(width: int) -> float:
+    """The learning rate at the height of the schedule, in proportion to 1 / width as Adam's should be (Yang et al. 2022)."""
+    return 0.25 / width
+
+
 def schedule(steps: int, peak: float, warmup: int = 40) -> np.ndarray:
     """Learning rates (steps,): linear warm-up, then half a cosine that ends at 0."""
     rising = np.arange(1, min(warmup, steps // 5) + 1) / max(1, min(warmup, steps // 5))
