@@ -82,6 +82,7 @@ def compile_step(depth: int, width: int, scanned: bool) -> None:
     from flax import nnx
 
     from minidalle.bart import DalleBart, DalleBartConfig, objective
+    from minidalle.training.step import Step
 
     heads = max(1, width // 64)
     config = DalleBartConfig(
@@ -90,20 +91,15 @@ def compile_step(depth: int, width: int, scanned: bool) -> None:
         encoder_attention_heads=heads, decoder_attention_heads=heads, dropout=0.0, use_scan=scanned,
         gradient_checkpointing=False,
     )  # fmt: skip
-    structure, weights, rest = nnx.split(nnx.eval_shape(lambda: DalleBart(config, rngs=nnx.Rngs(0))), nnx.Param, ...)
-    optimizer = optax.adamw(1e-3)
 
-    def step(weights: nnx.State, state: Any, ids: jax.Array, codes: jax.Array) -> Any:
-        def loss(weights: nnx.State) -> jax.Array:
-            return objective.loss(nnx.merge(structure, weights, rest), ids, jnp.ones_like(ids), codes)
+    def loss(model: DalleBart, batch: dict[str, jax.Array], key: jax.Array) -> tuple[jax.Array, dict]:
+        return objective.loss(model, batch["ids"], jnp.ones_like(batch["ids"]), batch["codes"]), {}
 
-        value, gradients = jax.value_and_grad(loss)(weights)
-        updates, state = optimizer.update(gradients, state, weights)
-        return optax.apply_updates(weights, updates), state, value
-
-    ids, codes = (jax.ShapeDtypeStruct((8, length), jnp.int32) for length in (32, 64))
+    batch = {name: jax.ShapeDtypeStruct((8, length), jnp.int32) for name, length in (("ids", 32), ("codes", 64))}
+    model = nnx.eval_shape(lambda: DalleBart(config, rngs=nnx.Rngs(0)))
+    step = Step(loss, model, optax.adamw(1e-3), batch)
     began = time.perf_counter()
-    jax.jit(step).lower(weights, jax.eval_shape(optimizer.init, weights), ids, codes).compile()
+    step.lower().compile()
     print(time.perf_counter() - began)
 
 

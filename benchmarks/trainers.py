@@ -32,33 +32,26 @@ def settings(sizes: dict[str, int]) -> dict[str, Any]:
 def our_bart(sizes: dict[str, int], folder: str, dtype: str) -> Callable[[], float]:
     """A step of our `Bart` with the weights that transformers wrote to `folder`; the loss before it."""
     import jax
+    import jax.numpy as jnp
     import optax
-    from flax import nnx
 
     from minidalle.bart.denoiser import denoising_loss
     from minidalle.hub import load_bart
+    from minidalle.training.step import Step
 
     given = batch(sizes)
     ones = np.ones_like(given["text"]), np.ones_like(given["codes"])
-    structure, weights, rest = nnx.split(load_bart(folder, dtype=dtype), nnx.Param, ...)
-    optimizer = optax.adamw(RATE)
-    state = {"weights": weights, "optimizer": optimizer.init(weights)}
 
-    @jax.jit
-    def step(state: dict[str, Any], text: jax.Array, codes: jax.Array) -> tuple[dict[str, Any], jax.Array]:
-        def loss(weights: nnx.State) -> jax.Array:
-            return denoising_loss(nnx.merge(structure, weights, rest), text, ones[0], codes, ones[1])
+    def loss(model: Any, batch: dict[str, jax.Array], key: jax.Array) -> tuple[jax.Array, dict]:
+        return denoising_loss(model, batch["text"], ones[0], batch["codes"], ones[1]), {}
 
-        value, gradients = jax.value_and_grad(loss)(state["weights"])
-        updates, moments = optimizer.update(gradients, state["optimizer"], state["weights"])
-        return {"weights": optax.apply_updates(state["weights"], updates), "optimizer": moments}, value
-
-    kept = {"state": state}
+    step = Step(loss, load_bart(folder, dtype=dtype), optax.adamw(RATE), given)
+    kept = {"state": step.start()}
 
     def call() -> float:
-        kept["state"], value = step(kept["state"], given["text"], given["codes"])
-        jax.block_until_ready(kept["state"])
-        return float(value)
+        kept["state"]["sums"] = {"loss": jnp.zeros(())}
+        kept["state"] = jax.block_until_ready(step(kept["state"], given))
+        return float(kept["state"]["sums"]["loss"])
 
     return call
 

@@ -126,6 +126,11 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("recipe", type=Path, metavar="RECIPE")
     command.add_argument("--run-dir", type=Path, help="folder for log and checkpoints (default runs/<name>/<kind>)")
     command.add_argument("--fresh", action="store_true", help="start anew instead of going on from the last checkpoint")
+    command.add_argument(
+        "--distributed",
+        action="store_true",
+        help="join the other processes that train this; see minidalle.scale.distributed",
+    )
 
     command = _add(
         commands, "evaluate", evaluate, "compute every number of a model card", "minidalle evaluate emoji --json"
@@ -147,6 +152,29 @@ def parser() -> argparse.ArgumentParser:
     formats = ("minidalle", "dalle-mini", "min-dalle", "vqgan-jax", "taming", "huggingface")
     command.add_argument("--to", required=True, choices=formats, help="the format to write")
     command.add_argument("--heads", type=int, help="attention heads, which min-dalle's files do not tell")
+    _json(command)
+
+    command = _add(
+        commands,
+        "estimate",
+        estimate,
+        "say what training on a device takes: memory, time, dollars",
+        "minidalle estimate mini --on v3-8 --batch 272",
+    )
+    command.add_argument(
+        "config",
+        metavar="CONFIG",
+        help="mini, mega, a shipped checkpoint, a folder of one, or a config.json of DalleBart",
+    )
+    command.add_argument("--on", required=True, metavar="DEVICE", help="TPU slice as v3-8, or GPU as T4")
+    command.add_argument(
+        "--batch", type=int, default=256, help="pictures a step, on all devices together (default 256)"
+    )
+    command.add_argument(
+        "--mesh", help="TPU devices along the axes data, fsdp and model, as data=4,model=2 (default: all along data)"
+    )
+    command.add_argument("--optimizer", default="adamw", choices=("adamw", "adafactor", "muon"))
+    command.add_argument("--no-compile", action="store_true", help="arithmetic only: seconds instead of minutes")
     _json(command)
 
     command = _add(
@@ -305,14 +333,23 @@ def train(options: argparse.Namespace) -> None:
     from .training import load_recipe
 
     recipe = load_recipe(options.recipe)
+    devices = {}
     if recipe["kind"] == "vqgan":
+        if options.distributed or recipe["mesh"]:
+            raise ValueError("a VQGAN is trained in PyTorch, without [mesh] and --distributed; several GPUs: torchrun")
         from .vqgan.train import train as run
-    elif recipe["kind"] == "bart":
-        from .bart.train import train as run
     else:
-        from .clip.train import train as run
+        from .scale import distributed, mesh
+
+        if options.distributed:
+            distributed.initialize()
+        devices["placement"] = mesh.from_recipe(recipe)
+        if recipe["kind"] == "bart":
+            from .bart.train import train as run
+        else:
+            from .clip.train import train as run
     run_dir = options.run_dir or Path("runs") / recipe["name"] / recipe["kind"]
-    run(recipe, run_dir=run_dir, resume=not options.fresh)
+    run(recipe, run_dir=run_dir, resume=not options.fresh, **devices)
     print(f"trained {recipe['name']}/{recipe['kind']}; log in {run_dir}")
 
 
@@ -336,6 +373,55 @@ def convert(options: argparse.Namespace) -> None:
         )
     else:
         print(f"{options.target}: {kind} is now in the format {options.to}")
+
+
+def estimate(options: argparse.Namespace) -> None:
+    """`minidalle estimate`: one training step on a device that need not be here."""
+    from .scale.estimate import estimate as run
+    from .scale.estimate import in_words
+
+    result = run(
+        _configuration(options.config),
+        options.on,
+        options.batch,
+        mesh=_mesh(options.mesh),
+        optimizer=options.optimizer,
+        compiled=not options.no_compile,
+    )
+    print(json.dumps(result) if options.json else in_words(result))
+
+
+def _configuration(name: str) -> Any:
+    """The DalleBart's configuration that a published name, a checkpoint or a file stands for."""
+    from .bart.config import DalleBartConfig
+    from .hub.folders import find_checkpoint
+    from .hub.recognise import read_object
+    from .scale import cost
+
+    published = {"mini": cost.MINI, "mega": cost.MEGA}
+    if name in published:
+        return published[name]
+    if Path(name).is_file():
+        path = Path(name)
+    else:
+        folder = find_checkpoint(name)
+        path = next((p for p in (folder / "bart" / "config.json", folder / "config.json") if p.is_file()), None)
+        if path is None:
+            raise FileNotFoundError(f"{folder} holds no DalleBart; expected a config.json, there or in a folder bart")
+    values = read_object(path)
+    if values.pop("kind", "bart") != "bart":
+        raise ValueError(f"{path} describes another network; expected a DalleBart's config.json")
+    return DalleBartConfig.from_dict(values, strict=False)
+
+
+def _mesh(text: str | None) -> dict[str, int]:
+    """`data=4,model=2` as numbers by axis."""
+    if not text:
+        return {}
+    axes = [part.partition("=") for part in text.split(",")]
+    if not all(count.isdecimal() for _, _, count in axes):
+        raise ValueError(f"--mesh {text!r} is not of the form data=4,model=2")
+    return {axis.strip(): int(count) for axis, _, count in axes}
 
 
 def info(options: argparse.Namespace) -> None:

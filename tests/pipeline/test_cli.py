@@ -12,7 +12,7 @@ from PIL import Image
 from minidalle.cli import main
 from minidalle.data.encoded import Encoded
 
-COMMANDS = ("generate", "rank", "search", "encode", "train", "evaluate", "convert", "info")
+COMMANDS = ("generate", "rank", "search", "encode", "train", "evaluate", "convert", "estimate", "info")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -82,7 +82,7 @@ def draw(mesh):
     given = batches(0)
     blank = np.array([[0, 2] + [1] * 6], np.int32), np.array([[1, 1] + [0] * 6], np.int32)
     codes = sample(model, given["text_ids"], given["text_mask"], *blank, key=jax.random.key(1), guidance=2.0)
-    return np.asarray(codes), len({shard.index for shard in codes.addressable_shards})
+    return np.asarray(codes), len({str(shard.index) for shard in codes.addressable_shards})
 
 
 def main(out):

@@ -11,6 +11,8 @@ from flax import nnx
 
 from minidalle.bart import DalleBart, DalleBartConfig, objective, sampling
 from minidalle.scale import cost
+from minidalle.training.optimizer import make_optimizer
+from minidalle.training.step import Step
 from minidalle.vqgan.config import VQGANConfig
 from minidalle.vqgan.twin import VQGANTwin
 
@@ -160,3 +162,50 @@ def test_training_is_near_six_operations_for_each_parameter_and_token():
     encoder = cost.encoder_parameters(config) - config.d_model * (config.encoder_vocab_size + 64)
     decoder = cost.dallebart_parameters(config) - tables - encoder
     assert cost.training_operations(config) == pytest.approx(6 * (64 * encoder + 256 * decoder), rel=0.1)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
+def test_training_memory_holds_what_the_step_holds(optimizer):
+    model = nnx.eval_shape(lambda: DalleBart(SMALL, rngs=nnx.Rngs(0)))
+    batch = {name: jax.ShapeDtypeStruct((1, n), jnp.int32) for name, n in (("text", 8), ("mask", 8), ("codes", 16))}
+    step = Step(
+        lambda model, batch, key: (objective.loss(model, batch["text"], batch["mask"], batch["codes"]), {}),
+        model,
+        make_optimizer(optimizer, 1e-4, 1000),
+        batch,
+    )
+    memory = cost.training_memory(SMALL, 1, optimizer=optimizer)
+    assert memory.weights == memory.gradients == nbytes(step.shapes["parameters"])
+    assert memory.optimizer == nbytes(step.shapes["optimizer"])
+
+
+@pytest.mark.parametrize("checkpointing", [True, False])
+def test_activations_are_within_a_factor_of_two_of_xlas_plan(checkpointing):
+    config = dataclasses.replace(
+        SMALL, d_model=128, encoder_layers=4, decoder_layers=8, image_length=64, gradient_checkpointing=checkpointing,
+        dropout=0.0,
+    )  # fmt: skip
+    structure, parameters = nnx.split(nnx.eval_shape(lambda: DalleBart(config, rngs=nnx.Rngs(0))))
+
+    def planned(pictures):
+        text, codes = (jax.ShapeDtypeStruct((pictures, n), jnp.int32) for n in (8, 64))
+
+        def loss(parameters, text, codes):
+            return objective.loss(nnx.merge(structure, parameters), text, jnp.ones_like(text), codes)
+
+        compiled = jax.jit(jax.grad(loss)).lower(parameters, text, codes).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    more, fewer = (cost.training_memory(config, pictures, 4) for pictures in (40, 8))
+    computed = more.kept + more.working - fewer.kept - fewer.working
+    assert 0.5 < computed / (planned(40) - planned(8)) < 2
+
+
+def test_a_step_takes_at_least_its_products_and_its_update():
+    device = cost.Device(memory=1e9, bandwidth=1e9, half=1e12, single=1e11)
+    seconds = cost.training_seconds(SMALL, 4, device)
+    parameters = cost.dallebart_parameters(SMALL)
+    # Weights, gradients and two moments are read, weights and moments written, 4 bytes each; AdamW counts its steps, too.
+    assert seconds["updating"] == pytest.approx(7 * 4 * parameters / 1e9, rel=1e-3)
+    assert seconds["computing"] == cost.training_operations(SMALL, 4, recomputing=True) / 1e12
+    assert seconds["all"] == seconds["computing"] + seconds["updating"]

@@ -14,7 +14,7 @@ def write(tmp_path, text):
 def test_a_recipe_has_every_section_and_a_seed(tmp_path):
     recipe = load_recipe(write(tmp_path, 'kind = "clip"\nname = "emoji"\n[train]\nsteps = 3\n'))
     assert recipe == {
-        "kind": "clip", "name": "emoji", "seed": 0, "data": {}, "model": {}, "train": {"steps": 3}, "output": {},
+        "kind": "clip", "name": "emoji", "seed": 0, "data": {}, "model": {}, "train": {"steps": 3}, "mesh": {}, "output": {},
     }  # fmt: skip
 
 

@@ -25,6 +25,8 @@ from minidalle.files import replacing, write_json
 from minidalle.text import Tokenizer
 from minidalle.training import compute_dtype, fit_with, flatten_parameters, load_parameters, section
 from minidalle.training.export import read_arrays, save_arrays
+from minidalle.training.placement import Placement
+from minidalle.training.processes import leads
 from minidalle.vqgan.export import load_exported
 
 SHIPPED = "src/minidalle/checkpoints/emoji"
@@ -85,6 +87,7 @@ def train_dalle_bart(
     weights: np.ndarray | None = None,
     resume: bool = True,
     progress: bool = True,
+    placement: Placement | None = None,
 ) -> DalleBart:
     """Train a DalleBart on arrays and return it: the best by ``settings["best"]``, else the averaged weights.
 
@@ -98,6 +101,7 @@ def train_dalle_bart(
         weights: (N,) how often each pair is taken, in proportion; None takes all equally often.
         resume: go on from the checkpoint in ``run_dir``, if there is one.
         progress: show a bar.
+        placement: over which devices, as ``scale.mesh.on_mesh`` makes it; None is one.
 
     Raises:
         ValueError: a setting is unknown or out of its range, or the arrays do not fit the model or each other.
@@ -109,7 +113,11 @@ def train_dalle_bart(
             raise ValueError(f"{name} must lie in [0, 1), got {settings[name]}")
     dtype = compute_dtype(settings)
     _check_pairs(config, pairs)
-    model = DalleBart(config, rngs=nnx.Rngs(seed), dtype=dtype)
+
+    def build() -> DalleBart:
+        return DalleBart(config, rngs=nnx.Rngs(seed), dtype=dtype)
+
+    model = build() if placement is None else placement.build(build)
     if settings["start_from"]:
         load_parameters(model, read_arrays(settings["start_from"]))
 
@@ -128,17 +136,19 @@ def train_dalle_bart(
         return value, {}
 
     best = settings["best"]
+    batches = make_batches(pairs, settings["batch_size"], seed, weights)
     return fit_with(
         settings,
         loss_fn,
         model,
-        make_batches(pairs, settings["batch_size"], seed, weights),
+        batches if placement is None else placement.share(batches),
         run_dir=run_dir,
         seed=seed,
         evaluate=evaluate,
         best=(best, "min" if best.endswith("loss") else "max") if best else None,
         resume=resume,
         progress=progress,
+        placement=placement,
     )
 
 
@@ -173,10 +183,18 @@ def make_batches(
     return batches
 
 
-def train(recipe: Mapping[str, Any], *, run_dir: str | Path, resume: bool = True, progress: bool = True) -> DalleBart:
+def train(
+    recipe: Mapping[str, Any],
+    *,
+    run_dir: str | Path,
+    resume: bool = True,
+    progress: bool = True,
+    placement: Placement | None = None,
+) -> DalleBart:
     """Train the DalleBart of a recipe, write it to ``[output] path`` in half precision, and return it.
 
-    The run folder gets ``log.jsonl``, ``checkpoints/``, the pictures' codes and, at the end, ``metrics.json``.
+    The run folder gets ``log.jsonl``, ``checkpoints/``, the pictures' codes and, at the end, ``metrics.json``;
+    ``placement`` says over which devices, None is one.
 
     Raises:
         ValueError: the recipe is of another kind, has unknown keys or values out of range.
@@ -229,9 +247,12 @@ def train(recipe: Mapping[str, Any], *, run_dir: str | Path, resume: bool = True
         weights=weights,
         resume=resume,
         progress=progress,
+        placement=placement,
     )
-    write_json(run_dir / "metrics.json", evaluate(model))
-    save_arrays(output, "bart", model.config.to_dict(), flatten_parameters(model))
+    metrics = evaluate(model)
+    if leads():
+        write_json(run_dir / "metrics.json", metrics)
+        save_arrays(output, "bart", model.config.to_dict(), flatten_parameters(model))
     return model
 
 

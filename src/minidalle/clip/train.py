@@ -25,6 +25,8 @@ from minidalle.files import replacing, write_json
 from minidalle.text import Tokenizer
 from minidalle.training import compute_dtype, fit_with, flatten_parameters, section
 from minidalle.training.export import save_arrays
+from minidalle.training.placement import Placement
+from minidalle.training.processes import leads
 
 SHIPPED = "src/minidalle/checkpoints/emoji"
 DATA = {
@@ -55,10 +57,18 @@ OUTPUT = {"path": f"{SHIPPED}/clip"}
 VARIANTS, NEIGHBOURS = 6, 8  # members of a group of one figure, and of a group of one skin tone
 
 
-def train(recipe: Mapping[str, Any], *, run_dir: str | Path, resume: bool = True, progress: bool = True) -> CLIP:
+def train(
+    recipe: Mapping[str, Any],
+    *,
+    run_dir: str | Path,
+    resume: bool = True,
+    progress: bool = True,
+    placement: Placement | None = None,
+) -> CLIP:
     """Train the CLIP of a recipe, write it to `[output] path` in half precision, and return it.
 
-    The run folder gets `log.jsonl`, `checkpoints/` and, at the end, `metrics.json` with recall on both held-out splits.
+    The run folder gets `log.jsonl`, `checkpoints/` and, at the end, `metrics.json` with recall on both held-out splits;
+    `placement` says over which devices, None is one.
     Raises ValueError for a recipe with unknown keys, and whatever `minidalle.training.fit` raises.
     """
     if recipe.get("kind") != "clip":
@@ -84,20 +94,24 @@ def train(recipe: Mapping[str, Any], *, run_dir: str | Path, resume: bool = True
     def score(model: CLIP, split: str) -> dict[str, float]:
         return evaluate(model, data, soft, text_ids, text_mask, split)
 
+    batches = make_batches(data, soft, text_ids, text_mask, {**settings, "reconstructed": share}, recipe["seed"])
     trained = fit_with(
         settings,
         loss_fn,
         clip,
-        make_batches(data, soft, text_ids, text_mask, {**settings, "reconstructed": share}, recipe["seed"]),
+        batches if placement is None else placement.share(batches),
         run_dir=run_dir,
         seed=recipe["seed"],
         evaluate=lambda model: score(model, "valid"),
         best=("mean_reciprocal_rank", "max"),
         progress=progress,
         resume=resume,
+        placement=placement,
     )
-    write_json(Path(run_dir) / "metrics.json", {split: score(trained, split) for split in ("valid", "test")})
-    save_arrays(output, "clip", config.to_dict(), flatten_parameters(trained))
+    metrics = {split: score(trained, split) for split in ("valid", "test")}
+    if leads():
+        write_json(Path(run_dir) / "metrics.json", metrics)
+        save_arrays(output, "clip", config.to_dict(), flatten_parameters(trained))
     return trained
 
 

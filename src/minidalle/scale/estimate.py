@@ -33,7 +33,8 @@ def estimate(
         `on`, `devices`, `batch`, `mesh`, `optimizer`, `parameters`; `operations` needed in a step, `memory` in bytes of each
         device as `cost.TrainingMemory` has it (weights cut over "fsdp" and "model", rows over "data" and "fsdp"), with
         `peak`, `capacity` and `fits`; `roofline` seconds, which ignore communication; `compiled`, what the compiler says, or
-        None with `unknown` saying why; `dollars` for a million pictures, on demand and spot, or None where no price is known.
+        None; `unknown`, what is not known and why, or None; `dollars` for a million pictures by the best known time, on
+        demand and spot, or None where no price or time is known.
 
     Raises:
         ValueError: the device is unknown, the mesh does not fit it, the batch cannot be shared evenly, or is below 1.
@@ -83,8 +84,9 @@ def estimate(
     if found is not None:
         result.update(_compiled(config, found.name, batch, axes, optimizer, compiled))
         seconds = result["compiled"]["seconds"] if result["compiled"] else roofline["all"]
-        hours = seconds / batch * 1e6 / 3600
-        result["dollars"] = {name: found.dollars(hours, spot=name == "spot") for name in ("on demand", "spot")}
+        if seconds is not None:
+            hours = seconds / batch * 1e6 / 3600
+            result["dollars"] = {name: found.dollars(hours, spot=name == "spot") for name in ("on demand", "spot")}
     return result
 
 
@@ -112,9 +114,8 @@ def _compiled(
     }
     # NaN is no JSON.
     told = {key: None if value != value else value for key, value in told.items()}
-    if not report.fits:
-        return {"compiled": None, "unknown": "time: it does not fit", "needed": report.total}
-    return {"compiled": told, "unknown": None}
+    unknown = None if report.fits else "the compiler's time: it gives up on what does not fit"
+    return {"compiled": told, "unknown": unknown}
 
 
 def _axes(devices: int, mesh: Mapping[str, int] | None) -> dict[str, int]:
@@ -131,3 +132,48 @@ def _axes(devices: int, mesh: Mapping[str, int] | None) -> dict[str, int]:
 
 def _plain(name: str) -> str:
     return name.lower().replace(" ", "").replace("-", "")
+
+
+def in_words(result: Mapping[str, Any]) -> str:
+    """What `estimate` gives, for people."""
+    memory, roofline, compiled = result["memory"], result["roofline"], result["compiled"]
+    mesh = " × ".join(f"{axis}={count}" for axis, count in result["mesh"].items())
+    gib = {name: f"{size / 2**30:.1f}" for name, size in memory.items()}
+    lines = [
+        f"{result['parameters']:,} parameters, {result['operations'] / result['batch'] / 1e9:,.0f} GFLOP a picture",
+        f"on {result['on']}: {result['devices']} device{'s' * (result['devices'] > 1)}{f', {mesh}' if mesh else ''}; "
+        f"{result['batch']} pictures a step, {result['optimizer']}, bfloat16",
+        "",
+        "by arithmetic, for each device",
+        f"  memory   {gib['peak']} of {gib['capacity']} GiB, {'fits' if memory['fits'] else 'does not fit'}: weights "
+        f"{gib['weights']}, gradients {gib['gradients']}, optimizer {gib['optimizer']}, kept {gib['kept']}, working {gib['working']}",
+        f"  a step   at least {roofline['all']:.3g} s: {roofline['computing']:.3g} to compute at the data sheet's peak, "
+        f"{roofline['updating']:.3g} to update",
+    ]
+    if compiled:
+        lines += [
+            "",
+            "by the compiler, for each device",
+            f"  memory   {compiled['total'] / 2**30:.1f} of {compiled['capacity'] / 2**30:.1f} GiB, "
+            f"{'fits' if compiled['fits'] else 'does not fit'}",
+        ]
+    if compiled and compiled["fits"]:
+        lines += [
+            f"  of it    arguments {compiled['arguments'] / 2**30:.1f}, temporaries {compiled['temporaries'] / 2**30:.1f}",
+            f"  a step   {compiled['seconds']:.3g} s: {compiled['computing']:.3g} to compute, "
+            f"{compiled['communicating']:.3g} to send; {100 * compiled['utilisation']:.0f} % of the peak",
+        ]
+        for each in compiled["collectives"]:
+            lines.append(
+                f"  sends    {each['sent'] / 1e6:,.1f} MB in {each['times']} {each['kind']} among {each['devices']} devices"
+            )
+    if result["unknown"]:
+        lines += ["", f"not known: {result['unknown']}"]
+    if result["dollars"]:
+        on_demand, spot = result["dollars"]["on demand"], result["dollars"]["spot"]
+        basis = "the compiler's seconds" if compiled else "the least seconds"
+        lines += [
+            "",
+            f"a million pictures by {basis}: {on_demand:,.2f} US dollars on demand, {spot:,.2f} on spot machines",
+        ]
+    return "\n".join(lines)

@@ -8,7 +8,7 @@ The mesh and its three axes are explained in `minidalle.training.placement`.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,9 +16,24 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from minidalle.training.placement import AXES, DATA, FSDP, MODEL, Placement, Rules, make_mesh
+from minidalle.training.recipe import section
 from minidalle.training.tree import flatten_names
 
-__all__ = ["AXES", "DATA", "FSDP", "MODEL", "RULES", "Placement", "Split", "describe", "make_mesh", "on_mesh"]
+__all__ = [
+    "AXES",
+    "DATA",
+    "FSDP",
+    "MODEL",
+    "RULES",
+    "Placement",
+    "Split",
+    "bytes_per_device",
+    "describe",
+    "from_recipe",
+    "make_mesh",
+    "on_mesh",
+    "owners",
+]
 
 # Pairs of matrices as in Megatron-LM (Shoeybi et al. 2019, section 3): the first is cut by its outputs, so that each device
 # has whole heads and hidden units, the second by its inputs, and one sum over devices follows.
@@ -41,6 +56,26 @@ def on_mesh(
 ) -> Placement:
     """The placement of all our networks on a mesh of data × fsdp × model devices; arguments and errors of `make_mesh`."""
     return Placement(make_mesh(data=data, fsdp=fsdp, model=model, devices=devices), RULES)
+
+
+MESH = {
+    "data": 0,  # devices that share out the rows; 0 takes what the other axes leave
+    "fsdp": 1,  # devices that share out rows and weights
+    "model": 1,  # devices that share out heads and hidden units
+}
+
+
+def from_recipe(recipe: Mapping[str, Any]) -> Placement | None:
+    """The placement that a recipe's [mesh] asks for, over all devices of all processes.
+
+    A recipe without one trains on one device (None), and with several processes data-parallel.
+
+    Raises ValueError for unknown keys, and for a mesh that does not fit the devices.
+    """
+    if not recipe.get("mesh") and jax.process_count() == 1:
+        return None
+    sizes = section(recipe, "mesh", MESH)
+    return on_mesh(data=sizes["data"] or None, fsdp=sizes["fsdp"], model=sizes["model"])
 
 
 class Split(NamedTuple):

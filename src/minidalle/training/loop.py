@@ -66,7 +66,7 @@ def fit(
     resume: go on from the latest checkpoint in run_dir; False deletes the checkpoints and the log that stand there.
     placement: where weights, moments and rows live on several devices, as `scale.mesh.on_mesh` makes it; None computes on
         one. With several processes, each calls `fit` alike; `batches` gives the rows of its own
-        (`placement.local_rows`), and the first process writes the log.
+        (`placement.share`), the first writes the log, and models that are evaluated or returned are whole on each.
 
     Raises TrainingInterrupted after Ctrl-C or SIGTERM, with everything saved; FloatingPointError when the loss is not
     finite (found at the next log line or checkpoint; no such weights are saved); ValueError for settings that make no
@@ -128,6 +128,10 @@ def fit(
     def evaluated_weights() -> dict[str, jax.Array]:
         return state["average"] if ema_decay is not None else state["parameters"]
 
+    def whole(parameters: dict[str, jax.Array]) -> nnx.Module:
+        module = take_step.assemble(parameters, state["others"])
+        return module if placement is None else placement.gather(module)
+
     def check_finite(step: int) -> dict[str, float]:
         means = {name: float(total) / values["counted"] for name, total in state["sums"].items()}
         if not math.isfinite(means["loss"]):
@@ -146,8 +150,8 @@ def fit(
         if values["counted"]:
             check_finite(step)
         values["seconds"] = time.perf_counter() - began
-        whole = state if best_weights is None else {**state, "best": best_weights}
-        checkpoints.save(step, flatten_names(whole)[0], values)
+        saved = state if best_weights is None else {**state, "best": best_weights}
+        checkpoints.save(step, flatten_names(saved)[0], values)
 
     try:
         with stop_signals() as stop, _ahead(batches, start, steps) as following, bar:
@@ -162,8 +166,7 @@ def fit(
                     bar.set_postfix({name: f"{mean:.4g}" for name, mean in means.items()})
                     state["sums"], values["counted"] = jax.tree.map(jnp.copy, zeros), 0
                 if evaluate is not None and (step % evaluate_every == 0 or step == steps):
-                    evaluated = take_step.assemble(evaluated_weights(), state["others"])
-                    scores = {name: float(value) for name, value in evaluate(evaluated).items()}
+                    scores = {name: float(value) for name, value in evaluate(whole(evaluated_weights())).items()}
                     write_log({"step": step, "evaluation": scores})
                     if best is not None and _is_better(scores, best, values["best_score"]):
                         values["best_score"], values["best_step"] = scores[best[0]], step
@@ -178,7 +181,7 @@ def fit(
     finally:
         checkpoints.close()
     chosen = best_weights if best is not None and values["best_score"] is not None else evaluated_weights()
-    return take_step.assemble(chosen, state["others"])
+    return whole(chosen)
 
 
 def _is_better(scores: dict[str, float], best: tuple[str, str], so_far: float | None) -> bool:

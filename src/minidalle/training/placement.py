@@ -151,6 +151,26 @@ class Placement:
             raise ValueError(f"a batch of {count} rows cannot be cut into data × fsdp = {parts} equal parts")
         return np.arange(count).reshape(parts, -1)[self._local_parts()].reshape(-1)
 
+    def share(self, batches: Callable[[int], Any]) -> Callable[[int], Any]:
+        """Of batches that every process makes whole, the rows that this one is to bring, as `fit` wants them.
+
+        What reads files should rather read its own rows alone; `local_rows` says which.
+        """
+        if jax.process_count() == 1:
+            return batches
+        return lambda step: jax.tree.map(lambda array: array[self.local_rows(len(array))], batches(step))
+
+    def gather(self, model: nnx.Module) -> nnx.Module:
+        """With several processes: the whole model on one device of each, for what is to be computed or written there.
+
+        All processes must call it. With one process, the model itself, which can do all that as it lies.
+        """
+        if jax.process_count() == 1:
+            return model
+        graph, state = nnx.split(model)
+        whole = jax.jit(lambda state: state, out_shardings=NamedSharding(self.mesh, PartitionSpec()))(state)
+        return nnx.merge(graph, jax.tree.map(lambda array: array.addressable_data(0), whole))
+
     def _local_parts(self) -> list[int]:
         here = np.vectorize(lambda device: device.process_index == jax.process_index())(self.mesh.devices)
         return np.flatnonzero(here.any(axis=2).reshape(-1)).tolist()

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 KINDS = ("vqgan", "bart", "clip")
-SECTIONS = ("data", "model", "train", "output")
+SECTIONS = ("data", "model", "train", "mesh", "output")
 TOP_LEVEL = ("kind", "name", "seed", *SECTIONS)
 
 
 def load_recipe(path: str | Path) -> dict[str, Any]:
-    """Read `recipes/<name>/<kind>.toml` into a dictionary with the keys kind, name, seed, data, model, train, output.
+    """Read `recipes/<name>/<kind>.toml` into a dictionary with the keys kind, name, seed, data, model, train, mesh, output.
 
     Sections that the file leaves out are empty dictionaries and `seed` is 0; what stands inside a section is checked by
     the trainer of that kind, with `section`.
