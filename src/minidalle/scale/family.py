@@ -8,7 +8,8 @@ Notable:
 
 import functools
 import math
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -22,6 +23,7 @@ from ..bart.model import DalleBart
 from ..data import shapes
 from ..data.shape_codes import ShapeCodes, ink
 from ..text.tokenizer import Tokenizer
+from ..training import log
 from ..vqgan.quantize import k_means
 from . import cost
 
@@ -147,3 +149,11 @@ def compiled(config: DalleBartConfig):
 def _draw(count: int, seed: int) -> tuple[np.ndarray, list[str]]:
     captions = np.random.default_rng([seed, 0]).choice(shapes.all_captions("train"), count).tolist()
     return np.stack([shapes.draw(text, SIDE, [seed, row]) for row, text in enumerate(captions)]), captions
+
+
+def recorded() -> list[dict[str, Any]]:
+    """The runs that `benchmarks/scaling.py` made once: width, steps, seed, times_rate, parameters, codes, operations, loss.
+
+    `times_rate` is the peak learning rate over `peak_rate`; `loss` is that on 1,024 pictures put aside.
+    """
+    return log.read(Path(__file__).parent / "measured" / "scaling.jsonl")

@@ -91,7 +91,7 @@ def fit(losses: Any, *sizes: Any, floor: bool = True, tolerance: float = 0.02) -
     losses, sizes = _checked(losses, sizes, floor)
     units = tuple(float(np.exp(np.log(size).mean())) for size in sizes)
     scaled = np.stack([np.log(size / unit) for size, unit in zip(sizes, units)])
-    start = min((_linear(losses, scaled, exponents, floor) for exponents in product(STARTS, repeat=len(sizes))))[1]
+    start = min(_linear(losses, scaled, exponents, floor) for exponents in product(STARTS, repeat=len(sizes)))[1]
     return _refined(losses, scaled, start, units, floor, tolerance)
 
 
