@@ -42,6 +42,7 @@ CHAPTERS = {
     "ranking": ("pictures", "clip", "ranked"),
     "evaluation": ("caption", "pictures", "example", "ranked"),
     "data": ("caption", "example", "vqgan_encoder", "codes"),
+    "cost": ("bart_encoder", "bart_decoder", "codes"),
     "pretrained": tuple(
         part for part in PLACES if part not in ("vqgan_encoder", "example")
     ),

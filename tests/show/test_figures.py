@@ -46,6 +46,14 @@ EXAMPLES = {
     "extrapolation": lambda: show.extrapolation(
         {"slope": {"one": [[4, 2, 1]], "two": [[5, 3, 2], [6, 3, 2]]}, "level": {"one": [1, 1, 1]}}, [10, 20, 40]
     ),
+    "law": lambda: show.scaling_law(
+        {"fitted": ([1e4, 1e5], [1.0, 0.8]), "later": ([1e6], [0.7])},
+        ([1e4, 1e6], [1, 0.7], [0.9, 0.6], [1.1, 0.8]),
+        floor=0.6,
+        beyond=2e5,
+        xlabel="parameters",
+        title="t",
+    ),
     "heatmap": lambda: show.heatmap(np.eye(3), write=1, xticks=list("abc"), yticks=list("abc")),
     "rate": lambda: show.rate_distortion({"small": {16: (4, 20.0), 64: (6, 24.0)}, "big": {16: (8, 22.0)}}),
     "code_map": lambda: show.code_map(np.arange(16), image=PICTURES[0], title="codes"),
@@ -64,7 +72,7 @@ EXAMPLES = {
 
 READABLE = ["curves", "curves of runs", "loss", "usage", "bars", "extrapolation", "heatmap", "chances", "blame", "rate"]
 READABLE += ["grid", "compare", "long labels", "ranked", "overlay", "attention_maps", "stacks", "speeds", "field"]
-READABLE += ["ladder", "palette", "code_map"]
+READABLE += ["law", "ladder", "palette", "code_map"]
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -117,6 +125,19 @@ def test_an_extrapolation_ends_where_the_bias_would():
     assert {"∞", "10", "20", "50", "biased"} <= set(texts(figure))
     with pytest.raises(ValueError, match="2 values for 3 sizes"):
         show.extrapolation({"": {"biased": [1, 2]}}, n)
+
+
+def test_a_law_is_grey_where_it_is_extrapolated():
+    figure = EXAMPLES["law"]()
+    (axis,) = figure.axes
+    left, right = axis.get_xlim()
+    shaded = [patch.get_x() for patch in axis.patches]
+    assert shaded == [2e5] and left < 1e4 and right > 1e6
+    assert {"fitted", "later", "floor E", "parameters"} <= set(texts(figure)) | {
+        t.get_text() for t in figure.legends[0].texts
+    }
+    with pytest.raises(ValueError, match="no runs"):
+        show.scaling_law({})
 
 
 def test_captions_are_shown_as_written_dollars_and_all():

@@ -9,6 +9,7 @@ from minidalle.show.corruptions import Damage, corruption_picker
 from minidalle.show.explorer import Judged, ranking_explorer
 from minidalle.show.extrapolation import extrapolation
 from minidalle.show.grids import compare, grid
+from minidalle.show.laws import scaling_law
 from minidalle.show.plots import (
     bars,
     chances,
@@ -67,6 +68,7 @@ __all__ = [
     "receptive_field",
     "sampling_controls",
     "save_grid",
+    "scaling_law",
     "similarity_matrix",
     "speeds",
     "stacks",
