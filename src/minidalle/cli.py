@@ -155,6 +155,25 @@ def parser() -> argparse.ArgumentParser:
     _json(command)
 
     command = _add(
+        commands,
+        "estimate",
+        estimate,
+        "say what training on a device takes: memory, time, dollars",
+        "minidalle estimate mini --on v3-8 --batch 272",
+    )
+    command.add_argument(
+        "config", metavar="CONFIG", help="mini, mega, a shipped checkpoint, a folder of one, or a config.json of DalleBart"
+    )
+    command.add_argument("--on", required=True, metavar="DEVICE", help="TPU slice as v3-8, or GPU as T4")
+    command.add_argument("--batch", type=int, default=256, help="pictures a step, on all devices together (default 256)")
+    command.add_argument(
+        "--mesh", help="TPU devices along the axes data, fsdp and model, as data=4,model=2 (default: all along data)"
+    )
+    command.add_argument("--optimizer", default="adamw", choices=("adamw", "adafactor", "muon"))
+    command.add_argument("--no-compile", action="store_true", help="arithmetic only: seconds instead of minutes")
+    _json(command)
+
+    command = _add(
         commands, "info", info, "show configuration, parameters and memory of a checkpoint", "minidalle info emoji"
     )
     command.add_argument(
@@ -350,6 +369,55 @@ def convert(options: argparse.Namespace) -> None:
         )
     else:
         print(f"{options.target}: {kind} is now in the format {options.to}")
+
+
+def estimate(options: argparse.Namespace) -> None:
+    """`minidalle estimate`: one training step on a device that need not be here."""
+    from .scale.estimate import estimate as run
+    from .scale.estimate import in_words
+
+    result = run(
+        _configuration(options.config),
+        options.on,
+        options.batch,
+        mesh=_mesh(options.mesh),
+        optimizer=options.optimizer,
+        compiled=not options.no_compile,
+    )
+    print(json.dumps(result) if options.json else in_words(result))
+
+
+def _configuration(name: str) -> Any:
+    """The DalleBart's configuration that a published name, a checkpoint or a file stands for."""
+    from .bart.config import DalleBartConfig
+    from .hub.folders import find_checkpoint
+    from .hub.recognise import read_object
+    from .scale import cost
+
+    published = {"mini": cost.MINI, "mega": cost.MEGA}
+    if name in published:
+        return published[name]
+    if Path(name).is_file():
+        path = Path(name)
+    else:
+        folder = find_checkpoint(name)
+        path = next((p for p in (folder / "bart" / "config.json", folder / "config.json") if p.is_file()), None)
+        if path is None:
+            raise FileNotFoundError(f"{folder} holds no DalleBart; expected a config.json, there or in a folder bart")
+    values = read_object(path)
+    if values.pop("kind", "bart") != "bart":
+        raise ValueError(f"{path} describes another network; expected a DalleBart's config.json")
+    return DalleBartConfig.from_dict(values, strict=False)
+
+
+def _mesh(text: str | None) -> dict[str, int]:
+    """`data=4,model=2` as numbers by axis."""
+    if not text:
+        return {}
+    axes = [part.partition("=") for part in text.split(",")]
+    if not all(count.isdecimal() for _, _, count in axes):
+        raise ValueError(f"--mesh {text!r} is not of the form data=4,model=2")
+    return {axis.strip(): int(count) for axis, _, count in axes}
 
 
 def info(options: argparse.Namespace) -> None:

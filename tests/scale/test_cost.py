@@ -1,5 +1,6 @@
 """Every formula beside what JAX says of the very code that runs: shapes, XLA's memory plan, XLA's count."""
 
+import dataclasses
 import functools
 import math
 
@@ -8,8 +9,10 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 
-from minidalle.bart import DalleBart, DalleBartConfig, sampling
+from minidalle.bart import DalleBart, DalleBartConfig, objective, sampling
 from minidalle.scale import cost
+from minidalle.training.optimizer import make_optimizer
+from minidalle.training.step import Step
 from minidalle.vqgan.config import VQGANConfig
 from minidalle.vqgan.twin import VQGANTwin
 
@@ -121,3 +124,90 @@ def test_more_pictures_share_the_reading_of_the_weights_but_not_that_of_the_cach
     one, two, three = (cost.drawing_seconds(SMALL, n, cost.DEVICES["T4"], vqgan=EMOJI)["reading"] for n in (1, 2, 3))
     assert two < 2 * one
     assert three - two == pytest.approx(two - one)
+
+
+def written_out(config):
+    """The same network without loops, whose bodies XLA counts once, and with nothing computed twice."""
+    return dataclasses.replace(config, use_scan=False, gradient_checkpointing=False, dropout=0.0)
+
+
+@pytest.mark.parametrize("config", [SMALL, dataclasses.replace(cost.MINI, encoder_layers=2, decoder_layers=2)])
+@pytest.mark.parametrize("use_glu", [True, False])
+def test_training_takes_the_operations_that_xla_counts_in_a_gradient(config, use_glu):
+    config = written_out(dataclasses.replace(config, use_glu=use_glu))
+    structure, parameters = nnx.split(nnx.eval_shape(lambda: DalleBart(config, rngs=nnx.Rngs(0))))
+    text, codes = (jax.ShapeDtypeStruct((3, n), jnp.int32) for n in (config.max_text_length, config.image_length))
+
+    def loss(parameters, text, codes):
+        return objective.loss(nnx.merge(structure, parameters), text, jnp.ones_like(text), codes)
+
+    forward = cost.operations(loss, parameters, text, codes)
+    both = cost.operations(jax.value_and_grad(loss), parameters, text, codes)
+    # What is not a matrix product (norms, softmax, gelu) weighs more beside the small ones of SMALL.
+    within = 0.03 if config.d_model > 64 else 0.5
+    assert 2 * 3 * sum(cost.forward_products(config).values()) == pytest.approx(forward, rel=within)
+    assert cost.training_operations(config, 3) == pytest.approx(both, rel=within)
+
+
+def test_checkpointed_layers_are_computed_a_fourth_time():
+    products = cost.forward_products(SMALL)
+    plain, again = (cost.training_operations(SMALL, 5, recomputing=flag) for flag in (False, True))
+    assert again - plain == 2 * 5 * (sum(products.values()) - products["output layer"])
+
+
+def test_training_is_near_six_operations_for_each_parameter_and_token():
+    """Kaplan et al. 2020 leave out attention and the tables, and know one length for all parameters."""
+    config = cost.MEGA
+    tables = config.d_model * (config.encoder_vocab_size + config.image_vocab_size + 1 + 256 + 64)
+    encoder = cost.encoder_parameters(config) - config.d_model * (config.encoder_vocab_size + 64)
+    decoder = cost.dallebart_parameters(config) - tables - encoder
+    assert cost.training_operations(config) == pytest.approx(6 * (64 * encoder + 256 * decoder), rel=0.1)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
+def test_training_memory_holds_what_the_step_holds(optimizer):
+    model = nnx.eval_shape(lambda: DalleBart(SMALL, rngs=nnx.Rngs(0)))
+    batch = {
+        name: jax.ShapeDtypeStruct((1, n), jnp.int32) for name, n in (("text", 8), ("mask", 8), ("codes", 16))
+    }
+    step = Step(
+        lambda model, batch, key: (objective.loss(model, batch["text"], batch["mask"], batch["codes"]), {}),
+        model,
+        make_optimizer(optimizer, 1e-4, 1000),
+        batch,
+    )
+    memory = cost.training_memory(SMALL, 1, optimizer=optimizer)
+    assert memory.weights == memory.gradients == nbytes(step.shapes["parameters"])
+    assert memory.optimizer == nbytes(step.shapes["optimizer"])
+
+
+@pytest.mark.parametrize("checkpointing", [True, False])
+def test_activations_are_within_a_factor_of_two_of_xlas_plan(checkpointing):
+    config = dataclasses.replace(
+        SMALL, d_model=128, encoder_layers=4, decoder_layers=8, image_length=64, gradient_checkpointing=checkpointing,
+        dropout=0.0,
+    )  # fmt: skip
+    structure, parameters = nnx.split(nnx.eval_shape(lambda: DalleBart(config, rngs=nnx.Rngs(0))))
+
+    def planned(pictures):
+        text, codes = (jax.ShapeDtypeStruct((pictures, n), jnp.int32) for n in (8, 64))
+
+        def loss(parameters, text, codes):
+            return objective.loss(nnx.merge(structure, parameters), text, jnp.ones_like(text), codes)
+
+        compiled = jax.jit(jax.grad(loss)).lower(parameters, text, codes).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    more, fewer = (cost.training_memory(config, pictures, 4) for pictures in (40, 8))
+    computed = more.kept + more.working - fewer.kept - fewer.working
+    assert 0.5 < computed / (planned(40) - planned(8)) < 2
+
+
+def test_a_step_takes_at_least_its_products_and_its_update():
+    device = cost.Device(memory=1e9, bandwidth=1e9, half=1e12, single=1e11)
+    seconds = cost.training_seconds(SMALL, 4, device)
+    parameters = cost.dallebart_parameters(SMALL)
+    # Weights, gradients and two moments are read, weights and moments written, 4 bytes each; AdamW counts its steps, too.
+    assert seconds["updating"] == pytest.approx(7 * 4 * parameters / 1e9, rel=1e-3)
+    assert seconds["computing"] == cost.training_operations(SMALL, 4, recomputing=True) / 1e12
+    assert seconds["all"] == seconds["computing"] + seconds["updating"]

@@ -1,4 +1,4 @@
-"""What drawing costs, before a machine is rented: memory, operations and time, from configurations alone.
+"""What drawing and training cost, before a machine is rented: memory, operations and time, from configurations alone.
 
 Nothing is allocated. Networks are built abstractly, so a model of any size is counted on any machine.
 """
@@ -17,6 +17,8 @@ from ..bart.config import DalleBartConfig
 from ..bart.model import DalleBart
 from ..clip.config import CLIPConfig
 from ..clip.model import CLIP
+from ..training.optimizer import make_optimizer
+from ..training.tree import flatten_names
 from ..vqgan.config import VQGANConfig
 from ..vqgan.twin import VQGANTwin
 
@@ -177,6 +179,121 @@ def step_products(config: DalleBartConfig) -> dict[str, int]:
         "output layer": d * config.codebook_size,
         "caption again": depth * 2 * d * d * config.max_text_length,
     }
+
+
+def forward_products(config: DalleBartConfig) -> dict[str, int]:
+    """Multiplications that score all codes of one picture given its caption, by the part of the network.
+
+    Every position is computed, padding and what the causal mask hides among them, as XLA does. Embeddings are looked up
+    and multiply nothing.
+    """
+    d, text, codes = config.d_model, config.max_text_length, config.image_length
+    matrices = 3 if config.use_glu else 2
+    return {
+        "encoder": config.encoder_layers
+        * (text * (4 * d * d + matrices * d * config.encoder_ffn_dim) + 2 * d * text * text),
+        "self-attention": config.decoder_layers * (4 * d * d * codes + 2 * d * codes * codes),
+        "cross-attention": config.decoder_layers * (2 * d * d * (codes + text) + 2 * d * codes * text),
+        "feed-forward": config.decoder_layers * matrices * d * config.decoder_ffn_dim * codes,
+        "output layer": d * (config.image_vocab_size + 1) * codes,
+    }
+
+
+def training_operations(config: DalleBartConfig, pictures: int = 1, *, recomputing: bool = False) -> int:
+    """Floating-point operations of the matrix products that one training step over so many pictures needs.
+
+    A product's backward pass takes two of its size, one for the gradient of each factor, and a multiplication is two
+    operations. This is what 6 · parameters · tokens approximates (Kaplan et al. 2020, section 2.1): here each half has
+    its own length, attention is counted, and the tables are not.
+
+    Args:
+        config: the DalleBart's.
+        pictures: in a batch, or in a whole training.
+        recomputing: count also the layers' second forward pass, which gradient checkpointing adds; the model learns
+            nothing more by it, and utilisation is counted without (Chowdhery et al. 2022, appendix B).
+    """
+    products = forward_products(config)
+    again = sum(products.values()) - products["output layer"] if recomputing else 0
+    return 2 * pictures * (3 * sum(products.values()) + again)
+
+
+@dataclass(frozen=True)
+class TrainingMemory:
+    """Bytes that stand in memory while one training step is taken, on one device that does it all.
+
+    Attributes:
+        weights, gradients: 4 bytes a parameter each.
+        optimizer: its moments, as `minidalle.training.optimizer` keeps them.
+        kept: each layer's input, kept for the way back; with no gradient checkpointing all that the layers compute.
+        working: logits and their gradient, or one layer on its way back, whichever is more.
+    """
+
+    weights: int
+    gradients: int
+    optimizer: int
+    kept: int
+    working: int
+
+    @property
+    def peak(self) -> int:
+        """All together. A compiler that puts gradients where activations were may need less, one that copies more."""
+        return self.weights + self.gradients + self.optimizer + self.kept + self.working
+
+
+@functools.cache
+def optimizer_bytes(config: DalleBartConfig, optimizer: str = "adamw") -> int:
+    """Bytes of what an optimizer of `minidalle.training.optimizer` remembers; it is set up abstractly."""
+    state = nnx.state(nnx.eval_shape(lambda: DalleBart(config, rngs=nnx.Rngs(0))), nnx.Param)
+    moments = jax.eval_shape(make_optimizer(optimizer, 1e-4, 1000).init, flatten_names(state)[0])
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(moments))
+
+
+def training_memory(
+    config: DalleBartConfig, pictures: int, bytes_per_number: int = 2, *, optimizer: str = "adamw"
+) -> TrainingMemory:
+    """Bytes needed to train on so many pictures at a time; `bytes_per_number` is 2 for computing in bfloat16, 4 in float32.
+
+    Weights, gradients and moments are exact. What is computed is counted as the arrays that the formulas of a layer name,
+    each once, which a compiler may fuse away or copy: good to a factor of two.
+    """
+    d, text, codes = config.d_model, config.max_text_length, config.image_length
+    matrices = 3 if config.use_glu else 2
+
+    def layer(length: int, hidden: int, heads: int, reads: int) -> int:
+        """Numbers that a layer computes: d_model wide, hidden, and each head's weights twice, before and after softmax."""
+        wide = 14 * d if reads else 9 * d
+        return length * (wide + 2 * (matrices - 1) * hidden + 2 * heads * (length + reads)) + 2 * reads * d
+
+    encoder = layer(text, config.encoder_ffn_dim, config.encoder_attention_heads, 0)
+    decoder = layer(codes, config.decoder_ffn_dim, config.decoder_attention_heads, text)
+    if config.gradient_checkpointing:
+        kept = d * (config.encoder_layers * text + config.decoder_layers * codes)
+    else:
+        kept = config.encoder_layers * encoder + config.decoder_layers * decoder
+    logits = 2 * 4 * codes * (config.image_vocab_size + 1)  # float32, and as much for their gradient
+    parameters = dallebart_parameters(config)
+    return TrainingMemory(
+        weights=4 * parameters,
+        gradients=4 * parameters,
+        optimizer=optimizer_bytes(config, optimizer),
+        kept=pictures * kept * bytes_per_number,
+        working=pictures * max(logits, 2 * decoder * bytes_per_number),
+    )
+
+
+def training_seconds(
+    config: DalleBartConfig, pictures: int, device: Device, bytes_per_number: int = 2, *, optimizer: str = "adamw"
+) -> dict[str, float]:
+    """Seconds below which no step can stay on this device: to multiply, to update the weights, and both.
+
+    The update reads weights, gradients and moments and writes weights and moments, at the speed of memory; weights and
+    gradients are float32.
+    """
+    memory = training_memory(config, pictures, bytes_per_number, optimizer=optimizer)
+    peak = device.half if bytes_per_number == 2 else device.single
+    computing = training_operations(config, pictures, recomputing=config.gradient_checkpointing) / peak
+    updating = (2 * memory.weights + memory.gradients + 2 * memory.optimizer) / device.bandwidth
+    return {"computing": computing, "updating": updating, "all": computing + updating}
 
 
 def operations(function: Callable, *arguments: Any) -> float:
