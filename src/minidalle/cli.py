@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 import time
 import warnings
@@ -336,6 +337,7 @@ def train(options: argparse.Namespace) -> None:
         from .vqgan.train import train as run
     else:
         from .scale import distributed, mesh
+        from .training import processes
 
         if options.distributed:
             distributed.initialize()
@@ -346,7 +348,12 @@ def train(options: argparse.Namespace) -> None:
             from .clip.train import train as run
     run_dir = options.run_dir or Path("runs") / recipe["name"] / recipe["kind"]
     run(recipe, run_dir=run_dir, resume=not options.fresh, **devices)
-    print(f"trained {recipe['name']}/{recipe['kind']}; log in {run_dir}")
+    if recipe["kind"] == "vqgan":
+        leads = os.environ.get("RANK", "0") == "0"  # of torchrun
+    else:
+        leads = processes.leads()
+    if leads:
+        print(f"trained {recipe['name']}/{recipe['kind']}; log in {run_dir}")
 
 
 def evaluate(options: argparse.Namespace) -> None:

@@ -1,8 +1,11 @@
 """A run survives what happens to runs: kills, Ctrl-C, broken checkpoints, losses that are not numbers."""
 
 import json
+import math
+import multiprocessing
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -125,20 +128,66 @@ def test_the_callers_model_is_left_as_it_was(tmp_path):
     assert not same_weights(model, trained)
 
 
-def test_killed_at_random_moments_the_log_is_bit_identical(undisturbed, tmp_path):
+def run_with_cache(folder, cache):
+    """What a child does: the run, compiled but once for all children, with steps slow enough to be killed between."""
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_compilation_cache_dir", cache)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    run(folder, pause=0.02)
+
+
+def test_killed_twenty_times_at_random_moments_the_log_is_bit_identical(undisturbed, tmp_path):
+    folder, cache = tmp_path / "run", tmp_path / "cache"
+    # A server that has imported everything, but not yet started JAX, forks each child: starting costs no import.
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["minidalle.training", "pytest"])
     chance = random.Random(5)
     kills = 0
-    for step in sorted(chance.sample(range(4, STEPS - 6), 2)):
-        child = start(tmp_path, 0.02)
-        wait_for_steps(tmp_path, step)
-        time.sleep(chance.random() * 0.1)
-        child.send_signal(signal.SIGKILL)
-        kills += child.wait() == -signal.SIGKILL
-    assert kills == 2
-    assert records(tmp_path)[-1]["step"] < STEPS
-    model = run(tmp_path)
-    assert records(tmp_path) == records(undisturbed[0])
+    for step in sorted(chance.sample(range(1, STEPS - 6), 20)):
+        child = server.Process(target=run_with_cache, args=(str(folder), str(cache)))
+        child.start()
+        wait_for_steps(folder, step)  # reached already by the child before: then this one is killed as it starts
+        time.sleep(chance.random() * 0.2)
+        child.kill()
+        child.join()
+        kills += child.exitcode == -signal.SIGKILL
+    assert kills == 20
+    assert records(folder)[-1]["step"] < STEPS
+    model = run(folder)
+    assert records(folder) == records(undisturbed[0])
     assert same_weights(model, undisturbed[1])
+
+
+def save_on_four_devices_and_go_on_with_fewer(folder):
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_num_cpu_devices", 4)
+    from minidalle.scale.mesh import on_mesh
+
+    def train(name, steps, mesh):
+        settings = {"run_dir": folder / name, "save_every": 50, "log_every": 2, "ema_decay": 0.9, "progress": False}
+        placement = on_mesh(**mesh, devices=jax.devices()[: math.prod(mesh.values())]) if mesh else None
+        fit(loss_fn, Toy(), make_optimizer("adamw", 0.02, 16), batches, steps=steps, placement=placement, **settings)
+
+    train("whole", 16, None)
+    train("two", 8, {"data": 2, "fsdp": 2})
+    shutil.copytree(folder / "two", folder / "one")
+    train("two", 16, {"data": 1, "fsdp": 2})
+    train("one", 16, None)
+
+
+def test_saved_on_four_devices_a_run_goes_on_with_two_and_with_one(tmp_path):
+    child = multiprocessing.get_context("forkserver").Process(
+        target=save_on_four_devices_and_go_on_with_fewer, args=(tmp_path,)
+    )
+    child.start()
+    child.join(600)
+    assert child.exitcode == 0
+    whole = records(tmp_path / "whole")
+    assert [record["step"] for record in whole] == list(range(2, 17, 2))
+    for name in ("two", "one"):
+        for ours, theirs in zip(whole, records(tmp_path / name), strict=True):
+            assert theirs == pytest.approx(ours, rel=1e-4)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

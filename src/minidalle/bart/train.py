@@ -21,6 +21,7 @@ from minidalle.bart.model import DalleBart
 from minidalle.bart.sampling import sample
 from minidalle.data import emoji
 from minidalle.data.encoded import Encoded
+from minidalle.data.order import Order
 from minidalle.files import replacing, write_json
 from minidalle.text import Tokenizer
 from minidalle.training import compute_dtype, fit_with, flatten_parameters, load_parameters, section
@@ -160,17 +161,11 @@ def make_batches(
     With ``weights`` (N,), pairs are drawn in proportion to them instead, each batch by itself.
     """
     count, variants, _ = pairs.codes.shape
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-
-    @functools.lru_cache(maxsize=2)
-    def order(epoch: int) -> np.ndarray:
-        return np.random.default_rng([seed, 0, epoch]).permutation(count)
+    order = Order(count, batch_size, (seed, 0))
 
     def batches(step: int) -> dict[str, np.ndarray]:
-        places = np.arange(step * batch_size, (step + 1) * batch_size)
         if weights is None:
-            rows = np.array([order(place // count)[place % count] for place in places])
+            rows = order.rows(step)
         else:
             rows = np.random.default_rng([seed, 2, step]).choice(count, batch_size, p=weights / weights.sum())
         variant = np.random.default_rng([seed, 1, step]).integers(variants, size=batch_size)

@@ -23,8 +23,8 @@ from tqdm.auto import tqdm
 
 from minidalle.training import log
 from minidalle.training.checkpoints import Checkpoints
-from minidalle.training.placement import Placement, move
-from minidalle.training.processes import leads, wait_for_all
+from minidalle.training.placement import Placement
+from minidalle.training.processes import any_stops, leads, wait_for_all
 from minidalle.training.step import LossFunction, Step
 from minidalle.training.tree import flatten_names
 
@@ -109,8 +109,6 @@ def fit(
     found = checkpoints.restore(names)
     if found is not None:
         start, arrays, values = found
-        if placement is not None:
-            arrays = {name: move(array, names[name].sharding) for name, array in arrays.items()}
         state = jax.tree.unflatten(structure, [arrays[name] for name in names])
     if leads():
         log.truncate(log_path, start)
@@ -171,9 +169,11 @@ def fit(
                     if best is not None and _is_better(scores, best, values["best_score"]):
                         values["best_score"], values["best_step"] = scores[best[0]], step
                         best_weights = jax.tree.map(jnp.copy, evaluated_weights())
-                if step % save_every == 0 or step == steps or stop.is_set():
+                stopping = any_stops(stop.is_set(), meeting=step % log_every == 0)
+                if step % save_every == 0 or step == steps or stopping:
                     save(step)
-                if stop.is_set() and step < steps:
+                if stopping and step < steps:
+                    checkpoints.wait()
                     raise TrainingInterrupted(
                         f"stopped after step {step} of {steps}; saved in {checkpoints.folder}. "
                         "The same command goes on from there."

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from . import distributed
+
 VGG16_BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 
 
@@ -148,7 +150,11 @@ class Discriminator(nn.Module):
         for index in range(1, n_layers + 1):
             out = ndf * min(2**index, 8)
             stride = 2 if index < n_layers else 1
-            layers += [nn.Conv2d(channels, out, 4, stride, 1, bias=False), nn.BatchNorm2d(out), nn.LeakyReLU(0.2)]
+            layers += [
+                nn.Conv2d(channels, out, 4, stride, 1, bias=False),
+                distributed.BatchNorm(out),
+                nn.LeakyReLU(0.2),
+            ]
             channels = out
         layers.append(nn.Conv2d(channels, 1, 4, 1, 1))
         self.main = nn.Sequential(*layers)
@@ -195,9 +201,11 @@ def train_discriminator(
 def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, last_layer: Tensor) -> Tensor:
     """Return the weight that makes both losses pull equally hard at the decoder's last layer (Esser et al. 2021, eq. 7).
 
-    The ratio of gradient norms, with taming's 1e-4 in the denominator, clipped to [0, 10 000]; no gradient.
+    The ratio of gradient norms, with taming's 1e-4 in the denominator, clipped to [0, 10 000]; no gradient. Where
+    several processes train together, both losses are theirs taken together, and so is the weight.
     """
     norms = [
-        torch.autograd.grad(loss, last_layer, retain_graph=True)[0].norm() for loss in (reconstruction, adversarial)
+        distributed.mean(torch.autograd.grad(loss, last_layer, retain_graph=True)[0]).norm()
+        for loss in (reconstruction, adversarial)
     ]
     return (norms[0] / (norms[1] + 1e-4)).clamp(0, 1e4).detach()

@@ -187,9 +187,12 @@ class VQGAN(nn.Module):
         self.quant_conv = nn.Conv2d(config.z_channels, config.embed_dim, 1)
         self.post_quant_conv = nn.Conv2d(config.embed_dim, config.z_channels, 1)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Quantized]:
-        """Return the reconstruction (not clipped) and what the quantizer found."""
-        quantized = self.quantize(self.features(images))
+    def forward(self, images: Tensor, through_codes: bool = True) -> tuple[Tensor, Quantized | None]:
+        """Return the reconstruction (not clipped) and what the quantizer found; without codes a plain autoencoder's."""
+        features = self.features(images)
+        if not through_codes:
+            return self.decoder(self.post_quant_conv(features)), None
+        quantized = self.quantize(features)
         return self.decoder(self.post_quant_conv(quantized.vectors)), quantized
 
     def features(self, images: Tensor) -> Tensor:

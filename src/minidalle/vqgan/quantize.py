@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from . import distributed
 from .config import VQGANConfig
 
 
@@ -45,8 +46,12 @@ def nearest_codes(vectors: Tensor, codebook: Tensor, block: int = 8192) -> Tenso
 
 
 def perplexity(codes: Tensor, n_embed: int) -> Tensor:
-    """Return exp(entropy) of how often each code is used: 1 for a collapsed codebook, `n_embed` for even use."""
-    share = torch.bincount(codes.flatten(), minlength=n_embed).float() / codes.numel()
+    """Return exp(entropy) of how often each code is used: 1 for a collapsed codebook, `n_embed` for even use.
+
+    Where several processes train together, of the codes of all.
+    """
+    counts = distributed.total(torch.bincount(codes.flatten(), minlength=n_embed))
+    share = counts.float() / (codes.numel() * distributed.world())
     return torch.exp(-torch.special.xlogy(share, share).sum())
 
 
@@ -144,10 +149,10 @@ class NearestQuantizer(nn.Module):
     @torch.no_grad()
     def _update(self, flat: Tensor, codes: Tensor) -> None:
         """Count how long each code has been idle; move the dead ones."""
-        used = torch.bincount(codes, minlength=self.n_embed) > 0
+        used = distributed.total(torch.bincount(codes, minlength=self.n_embed)) > 0
         self.idle = torch.where(used, 0, self.idle + 1)
         if self.revive_after and (dead := (self.idle >= self.revive_after).nonzero().flatten()).numel():
-            self.revive(dead, flat[torch.randint(len(flat), (len(dead),), device=flat.device)])
+            self.revive(dead, distributed.draw_rows(flat, len(dead)))
 
     def revive(self, dead: Tensor, vectors: Tensor) -> None:
         """Move the codes `dead` (indices) onto `vectors`, one each."""
@@ -181,8 +186,8 @@ class EMAQuantizer(NearestQuantizer):
 
     @torch.no_grad()
     def _update(self, flat: Tensor, codes: Tensor) -> None:
-        counts = torch.bincount(codes, minlength=self.n_embed).float()
-        sums = torch.zeros_like(self.embed_avg).index_add_(0, codes, flat)
+        counts = distributed.total(torch.bincount(codes, minlength=self.n_embed).float())
+        sums = distributed.total(torch.zeros_like(self.embed_avg).index_add_(0, codes, flat))
         self.cluster_size.lerp_(counts, 1 - self.decay)
         self.embed_avg.lerp_(sums, 1 - self.decay)
         total = self.cluster_size.sum()

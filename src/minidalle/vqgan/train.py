@@ -10,15 +10,17 @@ import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
 from ..data import emoji
+from ..data.order import Order
 from ..files import replacing
 from ..training import TrainingInterrupted, log, section
 from ..training.loop import stop_signals
+from . import distributed
 from .config import VQGANConfig
 from .export import export
 from .losses import Discriminator, adaptive_weight, discriminator_loss, generator_loss, reconstruction_loss
@@ -114,26 +116,25 @@ class Run:
                 self.device
             )
             self.disc_optimizer = torch.optim.AdamW(self.discriminator.parameters(), betas=(0.5, 0.9), fused=True)
+        self.judge = self.discriminator
+        if distributed.world() > 1:
+            idle = training.codebook_start and any(weight.requires_grad for weight in self.model.quantize.parameters())
+            self.forward = DistributedDataParallel(self.forward, find_unused_parameters=bool(idle))
+            self.judge = self.discriminator and DistributedDataParallel(self.discriminator)
         self.perceptual = perceptual.to(self.device) if perceptual is not None else None
+        self.order = Order(len(images), training.batch_size, (seed,))
+        self.order.rows(0, parts=distributed.world())  # refuses what cannot be shared before there is anything to share
         self.step = 0
 
-    def batch(self, step: int) -> Tensor:
-        """Return the pictures of a step, `(batch, 3, H, W)` in [0, 1]: epochs of shuffled order, seeded."""
-        n, size = len(self.images), self.training.batch_size
-        rows = []
-        for position in range(step * size, (step + 1) * size):
-            epoch, place = divmod(position, n)
-            rows.append(self._order(epoch)[place])
-        chosen = self.images[torch.from_numpy(np.array(rows))].to(self.device).float() / 255
-        return chosen.contiguous(memory_format=torch.channels_last)
+    def batch(self, step: int, whole: bool = False) -> Tensor:
+        """Return the pictures of a step, `(batch, 3, H, W)` in [0, 1]: epochs of shuffled order, seeded.
 
-    def _order(self, epoch: int) -> np.ndarray:
-        if getattr(self, "_epoch", None) != epoch:
-            self._epoch, self._permutation = (
-                epoch,
-                np.random.default_rng([self.seed, epoch]).permutation(len(self.images)),
-            )
-        return self._permutation
+        Where several processes train together, each gets its part, unless it asks for the whole.
+        """
+        part, parts = (0, 1) if whole else (distributed.rank(), distributed.world())
+        rows = self.order.rows(step, part, parts)
+        chosen = self.images[torch.from_numpy(rows)].to(self.device).float() / 255
+        return chosen.contiguous(memory_format=torch.channels_last)
 
     def learning_rate(self, step: int) -> float:
         """Linear warmup, then a cosine down to 2 % of the peak."""
@@ -146,19 +147,16 @@ class Run:
     def train_step(self) -> dict[str, float | Tensor]:
         """Take one step and return what is logged."""
         t, step = self.training, self.step
-        torch.manual_seed(self.seed * 1_000_003 + step)
+        torch.manual_seed(self.seed * 1_000_003 + step + (distributed.rank() << 48))
         images, rate = self.batch(step), self.learning_rate(step)
         autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=t.bfloat16)
-        if step < t.codebook_start:
-            with autocast:
-                reconstructions = self.model.decoder(self.model.post_quant_conv(self.model.features(images)))
-            quantizer_loss = perplexity = torch.zeros(())
-        else:
-            if step == t.codebook_start and not self.started and hasattr(self.model.quantize, "initialize"):
-                self._initialize_codebook()
-            with autocast:
-                reconstructions, quantized = self.forward(images)
-            quantizer_loss, perplexity = quantized.loss, quantized.perplexity
+        if step == t.codebook_start and not self.started and hasattr(self.model.quantize, "initialize"):
+            self._initialize_codebook()
+        with autocast:
+            reconstructions, quantized = self.forward(images, step >= t.codebook_start)
+        quantizer_loss, perplexity = (
+            (torch.zeros(()),) * 2 if quantized is None else (quantized.loss, quantized.perplexity)
+        )
         reconstructions = reconstructions.float()
         loss = reconstruction_loss(images, reconstructions, t.l1, t.l2)
         if t.perceptual_weight:
@@ -176,7 +174,7 @@ class Run:
             logged |= {"adversarial": adversarial.detach(), "adaptive_weight": weight}
         self._update(self.optimizer, loss + t.codebook_weight * quantizer_loss, self.model, rate)
         if self.discriminator is not None and step >= t.disc_start:
-            real, fake = self.discriminator(images), self.discriminator(reconstructions.detach())
+            real, fake = self.judge(images), self.judge(reconstructions.detach())
             disc = discriminator_loss(real, fake)
             self._update(self.disc_optimizer, disc, self.discriminator, rate * t.disc_rate)
             logged["discriminator"] = disc.detach()
@@ -185,10 +183,10 @@ class Run:
             for ours, theirs in zip(self.average.state_dict().values(), self.model.state_dict().values(), strict=True):
                 ours.lerp_(theirs, 1 - decay) if ours.is_floating_point() else ours.copy_(theirs)
         self.step += 1
-        return logged | {
-            "psnr": -10 * torch.log10((images - reconstructions.detach()).square().mean()),
-            "learning_rate": rate,
-        }
+        error = (images - reconstructions.detach()).square().mean()
+        means = distributed.mean(torch.stack([value.float().to(self.device) for value in (*logged.values(), error)]))
+        logged = dict(zip(logged, means, strict=False))
+        return logged | {"psnr": -10 * torch.log10(means[-1]), "learning_rate": rate}
 
     def _update(self, optimizer, loss, module, rate) -> None:
         for group in optimizer.param_groups:
@@ -208,12 +206,18 @@ class Run:
         """Place the codes at the k-means centres of what the encoder says of enough pictures."""
         wanted = max(1, 16 * self.config.n_embed // self.config.code_length // self.training.batch_size)
         self.model.eval()
-        vectors = torch.cat([self.model.features(self.batch(step)) for step in range(min(wanted, 64))])
+        vectors = torch.cat([self.model.features(self.batch(step, whole=True)) for step in range(min(wanted, 64))])
         self.model.train()
         self.model.quantize.initialize(vectors)
+        distributed.take_from_first(self.model.quantize)
 
     def save(self) -> None:
-        """Write the whole state to `state.pt`; a kill leaves the old one whole."""
+        """Write the whole state to `state.pt`; a kill leaves the old one whole. Of several processes the first does it."""
+        if distributed.rank() == 0:
+            self._write()
+        distributed.wait_for_all()
+
+    def _write(self) -> None:
         state = {
             "step": self.step,
             "config": json.dumps(self.config.to_dict()),
@@ -283,21 +287,25 @@ class Run:
         self.model.train()
         if "quantize" in self.training.frozen:
             self.model.quantize.eval()  # running means would move the codebook
-        log.truncate(self.folder / "log.jsonl", self.step - 1)
+        writes = distributed.rank() == 0
+        if writes:
+            log.truncate(self.folder / "log.jsonl", self.step - 1)
         last = self.training.stop_at or self.training.steps
-        bar = tqdm(total=last, initial=self.step, disable=not progress, desc="vqgan", unit="step")
+        bar = tqdm(total=last, initial=self.step, disable=not (progress and writes), desc="vqgan", unit="step")
         with stop_signals() as stop, bar:
             while self.step < last:
                 step = self.step
                 logged = self.train_step()
                 if step % self.training.log_every == 0 or self.step == last:
                     values = {key: float(value) for key, value in logged.items()}
-                    log.append(self.folder / "log.jsonl", {"step": step, **values})
+                    if writes:
+                        log.append(self.folder / "log.jsonl", {"step": step, **values})
                     bar.set_postfix(psnr=f"{values['psnr']:.2f}", perplexity=f"{values['perplexity']:.0f}")
                 bar.update()
-                if self.step % self.training.save_every == 0 or self.step == last or stop.is_set():
+                stopping = distributed.any_of(stop.is_set(), self.device)
+                if self.step % self.training.save_every == 0 or self.step == last or stopping:
                     self.save()
-                if stop.is_set() and self.step < last:
+                if stopping and self.step < last:
                     raise TrainingInterrupted(
                         f"stopped after step {self.step} of {last}; saved in {self.folder}. "
                         "The same command goes on from there."
@@ -342,6 +350,8 @@ def _ask_for_gradient(norm, inputs):
 def train(recipe: dict, *, run_dir: str | Path, resume: bool = True, progress: bool = True) -> VQGAN:
     """Train the VQGAN of a recipe on the emoji training split, and write `[output] path`; return the averaged model.
 
+    Under `torchrun` the processes share each batch; the first of them writes.
+
     Raises:
         ValueError: the recipe names a field or a data source that does not exist, or `run_dir` holds another run.
     """
@@ -356,11 +366,14 @@ def train(recipe: dict, *, run_dir: str | Path, resume: bool = True, progress: b
         VQGANConfig(**recipe["model"]),
         VQGANTraining(**section(recipe, "train", asdict(VQGANTraining()) | {"frozen": []})),  # TOML has no tuples
     )
-    run = Run(config, training, images, seed=recipe["seed"], folder=run_dir)
-    if resume:
-        run.resume()
-    elif (Path(run_dir) / "state.pt").exists():
-        raise ValueError(f"{run_dir} already holds a run; resume it, or give another folder")
-    model = run.fit(progress)
-    export(model, output)
+    with distributed.joined() as device:
+        run = Run(config, training, images, seed=recipe["seed"], folder=run_dir, device=device)
+        if resume:
+            run.resume()
+        elif (Path(run_dir) / "state.pt").exists():
+            raise ValueError(f"{run_dir} already holds a run; resume it, or give another folder")
+        model = run.fit(progress)
+        if distributed.rank() == 0:
+            export(model, output)
+        distributed.wait_for_all()
     return model
