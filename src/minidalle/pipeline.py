@@ -165,6 +165,7 @@ class Pipeline:
         temperature: float | None = None,
         top_k: int | None = None,
         top_p: float | None = None,
+        int8: bool = False,
         rank: bool = True,
         progress: bool = False,
     ) -> list[Candidates]:
@@ -181,6 +182,8 @@ class Pipeline:
                 `self.sampling` says, which suits the checkpoint.
             top_k, top_p: draw only from the k likeliest codes, or from those that together reach probability p. None is
                 from all; the original's `top_k=None` meant 50.
+            int8: let DalleBart's steps multiply in 8 bits; see `minidalle.bart.sample`. The pictures are others, about as
+                good ones for the shipped emoji model.
             rank: sort by CLIP's score, where the pipeline has a CLIP.
             progress: show a bar.
 
@@ -198,7 +201,7 @@ class Pipeline:
         rows = np.arange(-(-drawn_in_all // self.devices) * self.devices).clip(max=drawn_in_all - 1)
         text_ids, text_mask = text_ids[rows // n], text_mask[rows // n]
         keys = candidate_keys(jax.random.key(seed), rows % n)
-        settings = self._settings(guidance, temperature, top_k, top_p)
+        settings = self._settings(guidance, temperature, top_k, top_p, int8)
         codes, images = [], []
         batch = ROWS * self.devices
         for start in tqdm(range(0, len(text_ids), batch), disable=not progress, desc="drawing", unit="batch"):
@@ -220,10 +223,10 @@ class Pipeline:
             for i, prompt in enumerate(captions)
         ]
 
-    def _settings(self, guidance, temperature, top_k, top_p) -> dict:
+    def _settings(self, guidance, temperature, top_k, top_p, int8) -> dict:
         guidance = self.sampling.guidance if guidance is None else guidance
         temperature = self.sampling.temperature if temperature is None else temperature
-        settings = {"guidance": guidance, "temperature": temperature, "top_k": top_k, "top_p": top_p}
+        settings = {"guidance": guidance, "temperature": temperature, "top_k": top_k, "top_p": top_p, "int8": int8}
         return settings | {"codebook_size": self.vqgan.config.n_embed}
 
     def read(self, captions: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -253,6 +256,7 @@ class Pipeline:
         temperature: float | None = None,
         top_k: int | None = None,
         top_p: float | None = None,
+        int8: bool = False,
         every: int = 8,
     ) -> Iterator[Step]:
         """Yield the pictures of one caption as they appear, every `every` codes; the last are those of `generate`.
@@ -261,7 +265,7 @@ class Pipeline:
         """
         (caption,) = check_prompts([prompt])
         text_ids, text_mask = (np.repeat(array, n, 0) for array in self.read([caption]))
-        settings = self._settings(guidance, temperature, top_k, top_p)
+        settings = self._settings(guidance, temperature, top_k, top_p, int8)
         key = jax.random.key(seed)
         steps = stream(
             self.bart, text_ids, text_mask, self.blank_ids, self.blank_mask, key=key, every=every, **settings

@@ -22,7 +22,7 @@ from jax.sharding import NamedSharding
 from minidalle.bart.devices import head_sharding, row_sharding
 from minidalle.bart.model import DalleBart, as_attention_mask, check_range, check_text
 from minidalle.bart.stack import DecoderLayer
-from minidalle.bart.turned import expect_turned, multiply_turned, turn, turn_kernels
+from minidalle.bart.turned import Rounded, expect_turned, multiply_turned, turn, turn_kernels
 
 
 class Settings(NamedTuple):
@@ -38,7 +38,7 @@ class Prompt(NamedTuple):
     """What stays the same through all steps; rows R are the B pictures, then with guidance their B unconditional twins."""
 
     layers: tuple[nnx.State, ...]  # each decoder layer's weights, its matrices turned
-    head: jax.Array  # (codebook, d_model): the output layer's columns of real codes, turned
+    head: jax.Array | Rounded  # (codebook, d_model): the output layer's columns of real codes, turned
     cross: tuple[
         tuple[jax.Array, jax.Array], ...
     ]  # each layer's keys and values of the caption, (R, heads, T, head size)
@@ -69,6 +69,7 @@ def sample(
     top_p: float | None = None,
     prefix_codes: jax.Array | None = None,
     codebook_size: int | None = None,
+    int8: bool = False,
 ) -> jax.Array:
     """Draw one picture's codes for every row of captions.
 
@@ -86,6 +87,8 @@ def sample(
         top_p: draw only from the likeliest codes that together reach this probability; None from all.
         prefix_codes: (P,) or (B, P), the picture's first codes, to be completed.
         codebook_size: codes that the picture decoder knows; None for all that the model knows.
+        int8: multiply in 8 bits what a step multiplies with its matrices (``turned``): faster for few pictures on a CPU that
+            has instructions for it, and not the same pictures; ``benchmarks/rounding.py`` counts how many codes differ.
 
     Returns:
         (B, image_length) codes, int32.
@@ -110,6 +113,7 @@ def sample(
         top_p=top_p,
         prefix_codes=prefix_codes,
         codebook_size=codebook_size,
+        int8=int8,
         every=model.config.image_length,
     )
     *_, (_, codes) = steps
@@ -130,6 +134,7 @@ def stream(
     top_p: float | None = None,
     prefix_codes: jax.Array | None = None,
     codebook_size: int | None = None,
+    int8: bool = False,
     every: int = 8,
 ) -> Iterator[tuple[int, jax.Array]]:
     """The same pictures as ``sample`` with the same arguments, shown while they are drawn.
@@ -170,7 +175,15 @@ def stream(
     captions, rows = _distinct(text_ids, text_mask)
     rows, row_keys = jax.device_put((rows, row_keys), sharding)
     prompt = _read_captions(
-        structure, parameters, text_ids[captions], text_mask[captions], rows, row_keys, prefix.shape[1], codebook
+        structure,
+        parameters,
+        text_ids[captions],
+        text_mask[captions],
+        rows,
+        row_keys,
+        prefix.shape[1],
+        codebook,
+        bool(int8),
     )
     codes = jnp.zeros((pictures, length), jnp.int32).at[:, : prefix.shape[1]].set(prefix)
     progress = _start(model, jax.device_put(codes, sharding), len(rows), sharding)
@@ -323,7 +336,7 @@ def _check_prefix(prefix_codes: jax.Array | None, pictures: int, length: int, co
     return prefix
 
 
-@functools.partial(jax.jit, static_argnames=("structure", "codebook"))
+@functools.partial(jax.jit, static_argnames=("structure", "codebook", "int8"))
 def _read_captions(
     structure: nnx.GraphDef,
     parameters: nnx.State,
@@ -333,8 +346,9 @@ def _read_captions(
     row_keys: jax.Array,
     prefix_length: jax.Array,
     codebook: int,
+    int8: bool,
 ) -> Prompt:
-    """All that is computed once: distinct captions (U, T) read and spread to rows (R,), layers taken apart."""
+    """All that is computed once: distinct captions (U, T) read and spread to rows (R,), layers taken apart and rounded."""
     model = nnx.merge(structure, parameters)
     states = model.encode(text_ids, text_mask)
     layer_structure, stacked = nnx.split(model.decoder.layers)
@@ -346,8 +360,8 @@ def _read_captions(
     layers = tuple(layer_weights(layer) for layer in range(model.config.decoder_layers))
     cross = [nnx.merge(layer_structure, weights).cross_attention.keys_and_values(states) for weights in layers]
     return Prompt(
-        layers=tuple(map(turn_kernels, layers)),
-        head=turn(model.head()[:, :codebook].astype(model.dtype)),
+        layers=tuple(turn_kernels(weights, int8=int8) for weights in layers),
+        head=turn(model.head()[:, :codebook].astype(model.dtype), int8=int8),
         cross=tuple((keys[rows], values[rows]) for keys, values in cross),
         text_mask=as_attention_mask(text_mask)[rows],
         row_keys=row_keys,
