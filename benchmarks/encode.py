@@ -62,7 +62,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         sizes = {"batch_size": options.batch_size, "shard_size": options.shard_size}
         known = {"size": network.config.resolution, "n_embed": network.config.n_embed, "weights": checksum(network)}
         plan = planned(folder / "plan", [folder / "photos"], **sizes, **known)
-        batch = next(read_batches(plan, 0))
+        batch = next(read_batches(plan.settings, 0, plan.shards[0]))
         engines = {
             "local": lambda shards: encode_here(plan, shards, encoder, os.cpu_count() or 1),
             "in turn": lambda shards: in_turn(plan, shards, encoder),
@@ -124,7 +124,7 @@ def ideal_rate(encoder: Encoder, images: np.ndarray, pictures: int) -> float:
 def decode_seconds(plan: Plan) -> float:
     """Seconds to read and decode one picture, one after the other."""
     began = time.perf_counter()
-    pictures = sum(len(batch.captions) for batch in read_batches(plan, 0))
+    pictures = sum(len(batch.captions) for batch in read_batches(plan.settings, 0, plan.shards[0]))
     return (time.perf_counter() - began) / pictures
 
 
@@ -147,7 +147,7 @@ def rate(engine: Callable[[list[int]], Iterator], plan: Plan, out: Path, code_le
 def in_turn(plan: Plan, shards: list[int], encoder: Encoder) -> Iterator:
     """One thread that decodes a batch, encodes it, and only then decodes the next."""
     for shard in shards:
-        for batch in read_batches(plan, shard):
+        for batch in read_batches(plan.settings, shard, plan.shards[shard]):
             yield batch, encode_batch(batch, encoder)
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 from minidalle.cli import main
 from minidalle.data.encoded import Encoded
 from minidalle.hub.assemble import load_any_vqgan
-from minidalle.scale.encode import ahead, encode
+from minidalle.scale.encode import ahead, checksum, encode
 from minidalle.vqgan.config import VQGANConfig
 from minidalle.vqgan.export import export
 from minidalle.vqgan.model import VQGAN
@@ -192,6 +192,12 @@ def test_other_settings_are_refused_in_a_folder_that_was_begun(photos, load, tmp
     (tmp_path / "plan.jsonl").unlink()
     with pytest.raises(ValueError, match="holds 00000.parquet but no plan.jsonl"):
         encode(photos, tmp_path, load, **SIZES)
+
+
+def test_a_network_is_known_again_whatever_only_its_training_needed():
+    one, other = load_any_vqgan("emoji"), load_any_vqgan("emoji")
+    one.quantize.embed_avg[...] = one.quantize.embed_avg[...] + 1
+    assert one.config.quantizer == "ema" and checksum(one) == checksum(other)
 
 
 def test_tar_files_become_a_shard_each(tars, load, tmp_path):

@@ -18,14 +18,13 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from tqdm.auto import tqdm
 
 from minidalle.data.encoded import Encoded, count_pictures
 from minidalle.data.report import Problem, Report
 from minidalle.files import locked, write_text
 from minidalle.scale.plan import FILE, Batch, Plan, find_pictures, make_plan, read_batches, read_plan, write_plan
-from minidalle.training.tree import flatten_names
+from minidalle.vqgan.port import weights_of
 from minidalle.vqgan.twin import VQGANTwin
 
 ENGINES = ("local", "ray")
@@ -84,7 +83,9 @@ def encode(
         load: gives the VQGAN; with Ray it is called in each worker, so it must be picklable.
         batch_size: pictures encoded at a time, in one compiled shape.
         shard_size: pictures of a shard; each tar file is a shard by itself.
-        engine: "local", this process; or "ray", Ray Data: readers decode for encoders, one for each GPU or CPU core.
+        engine: "local", this process with one device; or "ray", Ray Data: readers decode for encoders, one for each GPU or
+            CPU core. Ray's encoders share the GPUs with this process, which loads the VQGAN as well, for its checksum:
+            set `jax.config.update("jax_platforms", "cpu")` before, as the command does.
         address: of a Ray cluster whose machines all see `pictures` and `load`'s files; None starts Ray on this machine.
         workers: encoders (ray; None: as many as there are GPUs, else cores) or threads that decode (local; None: cores).
         progress: show a bar.
@@ -158,7 +159,7 @@ def planned(out: Path, pictures: Sequence[str | PathLike], **settings: Any) -> P
 def checksum(vqgan: VQGANTwin) -> str:
     """Eight hexadecimal digits of all weights that the codes depend on."""
     total = 0
-    for name, array in sorted(flatten_names(nnx.state(vqgan))[0].items()):
+    for name, array in sorted(weights_of(vqgan).items()):
         if name.startswith(ENCODING):
             total = zlib.crc32(np.ascontiguousarray(array).view(np.uint8).reshape(-1), zlib.crc32(name.encode(), total))
     return f"{total:08x}"
@@ -168,7 +169,8 @@ def encode_here(
     plan: Plan, shards: Iterable[int], encoder: Callable[[np.ndarray], np.ndarray], threads: int
 ) -> Iterator[tuple[Batch, np.ndarray]]:
     """The local engine: threads decode the next batches while this one is encoded."""
-    for batch in ahead(batch for shard in shards for batch in read_batches(plan, shard, threads)):
+    read = (batch for shard in shards for batch in read_batches(plan.settings, shard, plan.shards[shard], threads))
+    for batch in ahead(read):
         yield batch, encode_batch(batch, encoder)
 
 

@@ -140,12 +140,13 @@ def read_plan(path: str | Path) -> Plan:
     )
 
 
-def read_batches(plan: Plan, shard: int, threads: int = 1) -> Iterator[Batch]:
-    """Decode the pictures of a shard, batch by batch; at least one batch, which may be empty.
+def read_batches(
+    settings: Settings, shard: int, contents: tuple[Record, ...] | Path, threads: int = 1
+) -> Iterator[Batch]:
+    """Decode the pictures of a shard (its number and contents in the plan), batch by batch.
 
-    `threads` decode together; how many does not change what is given.
+    There is at least one batch, which may be empty. `threads` decode together; how many does not change what is given.
     """
-    settings, contents = plan.settings, plan.shards[shard]
     listed = Report(details=10**9)  # every problem counts here
     pairs = Pairs(
         [contents] if isinstance(contents, Path) else list(contents),

@@ -52,18 +52,21 @@ def encode_on_ray(
         needs = {"num_gpus": 1, "num_cpus": 0} if gpus else {"num_cpus": 1 - READER_CPUS}
         threads = max(1, cpus // workers) if not gpus else None
 
+        settings = plan.settings
+
         def read(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
-            for batch in read_batches(plan, int(row["shard"])):
+            for batch in read_batches(settings, *pickle.loads(row["shard"])):
                 yield {"images": batch.images, "rest": pickle.dumps(batch._replace(images=None))}
 
-        settings = plan.settings
+        # A reader is sent its own part of the plan, not all of it.
+        parts = [{"shard": pickle.dumps((shard, plan.shards[shard]))} for shard in shards]
         context = ray.data.DataContext.get_current()
         before = context.target_max_block_size
         # One batch is one block, so that an encoder gets it when it is decoded and not when the shard is.
         context.target_max_block_size = settings.batch_size * settings.size**2 * 3
         try:
             rows = (
-                ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards))
+                ray.data.from_items(parts, override_num_blocks=len(parts))
                 .flat_map(read, num_cpus=1 if gpus else READER_CPUS)
                 .map_batches(
                     _Encoder,
