@@ -53,3 +53,14 @@ def test_too_few_examples_are_refused(world):
     few = world.examples(40, seed=1)
     with pytest.raises(ValueError, match="2 steps need 64 examples, got 40"):
         family.train(world.member(16), few, few, family.schedule(2, 0.01))
+
+
+def test_recorded_runs_are_of_this_family(world):
+    rows = family.recorded()
+    assert len({(row["width"], row["steps"], row["seed"], row["times_rate"]) for row in rows}) == len(rows) >= 15
+    for row in rows:
+        config = world.member(row["width"])
+        assert row["parameters"] == family.multiplying_parameters(config)
+        assert row["codes"] == row["steps"] * family.BATCH * config.image_length
+        assert row["operations"] == cost.training_operations(config, row["steps"] * family.BATCH)
+        assert 0.3 < row["loss"] < np.log(65)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from minidalle.show.plots import _name_ends, _write_numbers
 from minidalle.show.style import FAINT, INK, PALETTE, WIDTH, Picture, new_figure, styled
@@ -34,8 +35,8 @@ def scaling_law(
         raise ValueError("scaling_law got no runs; give a mapping from name to (sizes, losses)")
     figure, ((axis,),) = new_figure(WIDTH, height)
     if line is not None:
-        across, middle, low, high = (np.asarray(values, float) for values in line)
-        axis.fill_between(across, low, high, color=PALETTE[0], alpha=0.18, linewidth=0)
+        across, middle, *band = (np.asarray(values, float) for values in line)
+        axis.fill_between(across, *band, color=PALETTE[0], alpha=0.18, linewidth=0)
         axis.plot(across, middle, color=PALETTE[0])
     for index, (name, (sizes, losses)) in enumerate(runs.items()):
         colour = PALETTE[index % len(PALETTE)]
@@ -45,7 +46,13 @@ def scaling_law(
         )  # fmt: skip
     axis.set_xscale("log")
     axis.set_yscale("log")
-    _write_numbers(axis.yaxis, *axis.get_ylim())
+    low, high = axis.get_ylim()
+    if high / low < 8:  # too narrow for powers of ten, and nearly even
+        marks = [mark for mark in MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(low, high) if low <= mark <= high]
+        axis.set_yticks(marks, [f"{mark:.3g}" for mark in marks])
+        axis.yaxis.set_minor_locator(NullLocator())
+    else:
+        _write_numbers(axis.yaxis, low, high)
     if beyond is not None:
         axis.axvspan(beyond, axis.get_xlim()[1], color="#f2f4f6", linewidth=0, zorder=0)
         axis.set_xlim(right=axis.get_xlim()[1])
