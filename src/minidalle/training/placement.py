@@ -176,18 +176,6 @@ class Placement:
         return np.flatnonzero(here.any(axis=2).reshape(-1)).tolist()
 
 
-def by_rows(x: jax.Array) -> jax.Array:
-    """An array whose first axis are rows, shared out as a batch is, where such a mesh is set (`jax.set_mesh`); else as it is.
-
-    XLA decides by itself which of two cuts to follow, that of the rows or that of the weights. Inside a scan it follows the
-    weights, so that with "fsdp" every device would have all rows of what is computed, and send those instead of weights.
-    """
-    mesh = jax.sharding.get_abstract_mesh()
-    if not set(ROWS) <= set(mesh.axis_names) or x.shape[0] % (mesh.shape[DATA] * mesh.shape[FSDP]):
-        return x
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(ROWS))
-
-
 def move(array: Any, sharding: NamedSharding) -> jax.Array:
     """An array that this process has whole (every process its own equal one), or has already, as `sharding` wants it."""
     if sharding.is_fully_addressable or not getattr(array, "is_fully_addressable", True):

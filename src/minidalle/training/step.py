@@ -1,7 +1,6 @@
 """One step of training as one compiled function over `{name: array}`: what `fit` repeats, and what can be lowered alone."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any
 
 import jax
@@ -63,17 +62,11 @@ class Step:
 
     def __call__(self, state: State, batch: Any) -> State:
         """The state after this batch."""
-        with self._mesh():
-            return self._jitted(state, batch)
+        return self._jitted(state, batch)
 
     def lower(self) -> jax.stages.Lowered:
         """The step for its shapes, not run: `.compile()` tells its memory and operations, on any mesh, real or described."""
-        with self._mesh():
-            return self._jitted.lower(self.shapes, self.batch)
-
-    def _mesh(self) -> Any:
-        """What tells `by_rows` the mesh."""
-        return nullcontext() if self.placement is None else jax.set_mesh(self.placement.mesh)
+        return self._jitted.lower(self.shapes, self.batch)
 
     def start(self) -> State:
         """The state before the first batch; copies, so that the model stays alive when they are donated."""
