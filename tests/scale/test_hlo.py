@@ -47,6 +47,7 @@ ENTRY %main (a: f32[8,128]) -> f32[2,128] {
   %gathered = (f32[8,128]{1,0}, f32[32,128]{1,0}) all-gather-start(%a), replica_groups=[2,4]<=[8], dimensions={0}
   %alone = f32[8,128]{1,0} all-reduce(%a), replica_groups={{0},{1}}, to_apply=%add
   %passed = f32[8,128]{1,0} collective-permute(%a), source_target_pairs={{0,1},{1,0}}
+  %order = f32[8,128]{1,0} all-reduce(%a), replica_groups=mesh['axis_0'=2,'axis_1'=8], device_ids=([8,2]T(1,0)) {'axis_1'}
   ROOT %parts = f32[2,128]{1,0} fusion(%a), kind=kCustom, calls=%all-reduce-scatter.1
 }
 """
@@ -65,7 +66,13 @@ def test_communication_is_added_up_by_kind_and_group():
     found = {
         (each.kind, each.devices): each for each in hlo.Program(TPU.replace("CONDITION", "condition")).collectives()
     }
-    assert set(found) == {("all-reduce", 4), ("all-gather", 4), ("reduce-scatter", 4), ("collective-permute", 2)}
+    assert set(found) == {
+        ("all-reduce", 4),
+        ("all-reduce", 8),
+        ("all-gather", 4),
+        ("reduce-scatter", 4),
+        ("collective-permute", 2),
+    }
     summed = found["all-reduce", 4]
     assert (summed.times, summed.bytes) == (12, 12 * ARRAY / 2)  # bfloat16
     assert summed.sent == pytest.approx(2 * summed.bytes * 3 / 4)
