@@ -9,6 +9,7 @@ from minidalle.show.corruptions import Damage, corruption_picker
 from minidalle.show.explorer import Judged, ranking_explorer
 from minidalle.show.extrapolation import extrapolation
 from minidalle.show.grids import compare, grid
+from minidalle.show.machines import chips, roofline, systolic
 from minidalle.show.plots import (
     bars,
     chances,
@@ -38,6 +39,7 @@ __all__ = [
     "bars",
     "blame",
     "chances",
+    "chips",
     "code_colours",
     "code_map",
     "code_picker",
@@ -65,12 +67,14 @@ __all__ = [
     "ranking_explorer",
     "rate_distortion",
     "receptive_field",
+    "roofline",
     "sampling_controls",
     "save_grid",
     "similarity_matrix",
     "speeds",
     "stacks",
     "style",
+    "systolic",
     "temperature_slider",
     "voronoi",
 ]
