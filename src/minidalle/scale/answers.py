@@ -25,7 +25,10 @@ from .hlo import Collective, Program
 from .mesh import on_mesh
 
 STORED = Path(__file__).with_name("answers.json")  # written by `python -m tools.answers`
-ROWS = Path(__file__).with_name("tpu_rows.jsonl")  # written by `python -m benchmarks.tpu src/minidalle/scale/tpu_rows.jsonl`
+ROWS = Path(__file__).with_name(
+    "tpu_rows.jsonl"
+)  # written by `python -m benchmarks.tpu src/minidalle/scale/tpu_rows.jsonl`
+LONGEST = 40_000  # letters of a program's text that are kept
 
 # What XLA writes behind an instruction for itself.
 _ASIDES = re.compile(r", (?:metadata|backend_config|frontend_attributes|sharding)=\{")
@@ -42,7 +45,7 @@ class Answer:
             that these need at the peak; the body of a loop is counted once.
         cycles: the estimate for all instructions; bodies as often as their loops turn, communication left out.
         collectives: what devices send to each other.
-        text: the optimized program without XLA's notes to itself.
+        text: the optimized program without XLA's notes to itself; of a very long one the beginning.
     """
 
     arguments: int
@@ -120,9 +123,7 @@ class Answers:
             LookupError: as `recall`.
         """
         said = self.recall(name, lambda: asdict(_compile(function, arguments, on, mesh, results)))
-        collectives = tuple(
-            Collective(*each) for each in said["collectives"]
-        )
+        collectives = tuple(Collective(*each) for each in said["collectives"])
         return Answer(**{**said, "collectives": collectives})
 
     def refusal(self, name: str, function: Callable, *arguments: Shaped, on: str = "v3-8") -> str:
@@ -168,7 +169,7 @@ def _compile(function: Callable, arguments: tuple[Shaped, ...], on: str, mesh: A
         roofline=costs.get("optimal_seconds", 0.0),
         cycles=program.cycles(),
         collectives=tuple(program.collectives()),
-        text=readable(text),
+        text=readable(text)[:LONGEST],
     )
 
 

@@ -10,10 +10,11 @@ __all__ = ["chips", "roofline", "systolic"]
 
 
 @styled
-def systolic(inputs, sums, cycles: Sequence[int], *, title: str = "") -> Picture:
+def systolic(inputs, weights, sums, cycles: Sequence[int], *, title: str = "") -> Picture:
     """A systolic array at some of its cycles: which cells multiply, what they multiply, and the sums they pass down.
 
-    inputs: `(cycles, rows, columns)`, the number that stands in each cell, nan where there is none.
+    inputs: `(cycles, rows, columns)`, the number that has come into each cell, nan where there is none.
+    weights: `(rows, columns)`, what each cell holds.
     sums: `(cycles, rows, columns)`, what each cell hands to the one below. cycles: which to draw, at most three beside
     each other.
     """
@@ -40,7 +41,12 @@ def systolic(inputs, sums, cycles: Sequence[int], *, title: str = "") -> Picture
                 )
                 if busy:
                     axis.text(
-                        column, row - 0.17, f"{inputs[cycle, row, column]:g}", ha="center", va="center", fontsize=11
+                        column,
+                        row - 0.17,
+                        f"{inputs[cycle, row, column]:g}×{weights[row, column]:g}",
+                        ha="center",
+                        va="center",
+                        fontsize=11,
                     )
                     axis.text(
                         column, row + 0.22, f"{sums[cycle, row, column]:g} ↓", ha="center", va="center", fontsize=9.5,
@@ -102,13 +108,15 @@ def roofline(
     axis.plot(line, np.minimum(operations, line * bandwidth) / 1e12, color=INK, linewidth=1.6)
     ridge = operations / bandwidth
     axis.plot([ridge, ridge], [operations / 1e12, 1e-9], color=FAINT, linewidth=1, linestyle="--")
+    crowded = 0
     for index, (name, (done, _, seconds)) in enumerate(programs.items()):
         colour, reached = PALETTE[index % len(PALETTE)], done / seconds / 1e12
         axis.plot(uses[name], reached, "osD^vPX"[index % 7], color=colour, markersize=7)
-        left = uses[name] > ridge / 4
+        right = uses[name] > ridge  # there all lie at one height, so their names hang at different ones
+        crowded += right
         axis.annotate(
-            name, (uses[name], reached), xytext=(-8 if left else 9, -9), textcoords="offset points", fontsize=10,
-            ha="right" if left else "left", va="center", color=colour, fontweight="bold",
+            name, (uses[name], reached), xytext=(0, -15 * crowded) if right else (9, -9), textcoords="offset points",
+            fontsize=10, ha="center" if right else "left", va="center", color=colour, fontweight="bold",
         )  # fmt: skip
     lowest = min(done / seconds / 1e12 for done, _, seconds in programs.values())
     axis.set(
