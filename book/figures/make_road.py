@@ -46,6 +46,7 @@ CHAPTERS = {
     "pretrained": tuple(
         part for part in PLACES if part not in ("vqgan_encoder", "example")
     ),
+    "tpu": ("bart_encoder", "bart_decoder", "codes"),
 }
 NAMES = {
     "caption": "the caption", "tokens": "the tokens", "bart_encoder": "the BART encoder",

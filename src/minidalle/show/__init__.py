@@ -10,6 +10,7 @@ from minidalle.show.explorer import Judged, ranking_explorer
 from minidalle.show.extrapolation import extrapolation
 from minidalle.show.grids import compare, grid
 from minidalle.show.laws import scaling_law
+from minidalle.show.machines import chips, roofline, systolic
 from minidalle.show.plots import (
     bars,
     chances,
@@ -39,6 +40,7 @@ __all__ = [
     "bars",
     "blame",
     "chances",
+    "chips",
     "code_colours",
     "code_map",
     "code_picker",
@@ -66,6 +68,7 @@ __all__ = [
     "ranking_explorer",
     "rate_distortion",
     "receptive_field",
+    "roofline",
     "sampling_controls",
     "save_grid",
     "scaling_law",
@@ -73,6 +76,7 @@ __all__ = [
     "speeds",
     "stacks",
     "style",
+    "systolic",
     "temperature_slider",
     "voronoi",
 ]
