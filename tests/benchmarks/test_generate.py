@@ -16,7 +16,19 @@ def run(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patched:
         lines = []
         patched.setattr("builtins.print", lambda text: lines.append(text))
-        size = ["--size", "tiny", "--alone", "--int8", "--repeats", "2", "--pictures", "1", "4", "--loading", "safetensors"]
+        size = [
+            "--size",
+            "tiny",
+            "--alone",
+            "--int8",
+            "--repeats",
+            "2",
+            "--pictures",
+            "1",
+            "4",
+            "--loading",
+            "safetensors",
+        ]
         found = generate.main([*size, "--work", str(folder), "--json"])
     assert list(folder.iterdir()) == [], "the weights were left behind"
     assert json.loads(lines[0]) == found
