@@ -6,6 +6,9 @@ nearest real emoji, by the distance of code vectors, has the caption's role and 
 recipes are tuned). After the first code that differs a picture is another one, right or wrong: equal codes say how near the
 probabilities are, the judge whether anything is lost.
 
+Found on 2026-11-30 with the shipped emoji model on a CPU, float32 (README.md has more): of 80 pictures 52 are right in
+floats and 51 in 8 bits; 86.1 % of the codes and 32.5 % of the pictures are equal.
+
     python -m benchmarks.rounding                    the shipped emoji model, the 80 captions of "valid"
     python -m benchmarks.rounding --split test       the 240 captions of "test"
 """
