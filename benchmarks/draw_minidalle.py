@@ -18,7 +18,7 @@ from minidalle.hub.min_dalle import load_min_dalle
 from minidalle.training.tree import flatten_names
 
 
-def main(folder: Path, dtype: str) -> None:
+def main(folder: Path, dtype: str, int8: bool) -> None:
     model = load_min_dalle(folder, dtype=dtype, param_dtype=dtype)
     vqgan = load_detoker(folder, dtype=dtype, param_dtype=dtype)
     config = model.config
@@ -35,7 +35,8 @@ def main(folder: Path, dtype: str) -> None:
         """Seconds of the caption with the first step, and of a step among `steps` later ones."""
         every = min(steps, config.image_length // 2)
         key, clock = jax.random.key(seed), [time.perf_counter()]
-        for _, codes in stream(model, *captions["now"], key=key, guidance=guidance, top_k=top_k, every=every):
+        settings = {"guidance": guidance, "top_k": top_k, "int8": int8}
+        for _, codes in stream(model, *captions["now"], key=key, every=every, **settings):
             jax.block_until_ready(codes)
             clock.append(time.perf_counter())
             if len(clock) == 3:
@@ -62,7 +63,7 @@ def main(folder: Path, dtype: str) -> None:
         layers = flatten_names(nnx.state(model.decoder.layers))[0]
         once = "cross_attention.key.", "cross_attention.value."
         read = sum(array.size for name, array in layers.items() if not name.startswith(once))
-        return (read + config.d_model * config.codebook_size) * jnp.dtype(dtype).itemsize
+        return (read + config.d_model * config.codebook_size) * (1 if int8 else jnp.dtype(dtype).itemsize)
 
     serve(
         {
@@ -103,4 +104,4 @@ def bandwidth(megabytes: int) -> float:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(Path(sys.argv[1]), sys.argv[2], "--int8" in sys.argv[3:])

@@ -7,6 +7,7 @@ package of PyPI, 0.4.11, in an environment that this file makes.
     python -m benchmarks.generate                        mini: 1, 4 and 9 pictures, 5 repetitions of 64 steps
     python -m benchmarks.generate --size mega --pictures 1 9 36 --device gpu --dtype float16
     python -m benchmarks.generate --size tiny --alone    without min-dalle, which has no such size
+    python -m benchmarks.generate --int8                 and ours once more, its steps multiplying in 8 bits
 
 A step of either costs the same wherever in the picture it is, so that 64 of 256 stand for all; a picture's time is that
 of the caption and the first step, and 255 times that of a further step. Every step reads the weights of the decoder once,
@@ -35,6 +36,8 @@ from benchmarks.report import in_words, machine, ratio, spread, table
 
 PEER = ("torch==2.13.0", "numpy", "pillow", "requests", "emoji", "typing_extensions")
 GUIDANCE, TOP_K = 16, 256  # min-dalle's own defaults
+OURS, INT8, PEERS = "minidalle", "minidalle, int8", "min-dalle"  # the contestants
+RATIOS = (PEERS, OURS), (PEERS, INT8), (OURS, INT8)
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
@@ -57,6 +60,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--loading", choices=formats, nargs="*", default=formats, help="formats whose loading is measured"
     )
+    parser.add_argument("--int8", action="store_true", help="one more contestant: ours, multiplying in 8 bits")
     parser.add_argument("--alone", action="store_true", help="without min-dalle")
     parser.add_argument("--peer", type=Path, default=ROOT / "_build" / "min-dalle", help="min-dalle's environment")
     parser.add_argument(
@@ -81,11 +85,13 @@ def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     found["loading"] = [load(folder / form, options.dtype) for form in options.loading]
     weights = folder / "min-dalle"
     platforms = {"JAX_PLATFORMS": "cpu"} if options.device == "cpu" else {}
-    commands = {"minidalle": [sys.executable, "-m", "benchmarks.draw_minidalle", weights, options.dtype]}
+    commands = {OURS: [sys.executable, "-m", "benchmarks.draw_minidalle", weights, options.dtype]}
+    if options.int8:
+        commands[INT8] = [*commands[OURS], "--int8"]
     if not options.alone:
         device = "cpu" if options.device == "cpu" else "cuda"
         python = peer_environment(options.peer)
-        commands["min-dalle"] = [
+        commands[PEERS] = [
             python,
             "-m",
             "benchmarks.draw_min_dalle",
@@ -130,14 +136,14 @@ def load(folder: Path, dtype: str) -> dict[str, Any]:
 def compare(contestants: dict[str, Contestant], options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """All rows and ratios; one contestant works at a time."""
     about = {name: contestant.ask("about") for name, contestant in contestants.items()}
-    ours = about["minidalle"]
+    ours = about[OURS]
     length, generator = ours["code_length"], random.Random(0)
     steps = min(options.steps, length)
     caption = [0, *(generator.randrange(3, ours["text_vocabulary"]) for _ in range(9)), 2]
     some = [generator.randrange(ours["codebook_size"]) for _ in range(length)]
     found: dict[str, Any] = {"about": about, "rows": [], "ratios": []}
-    found["bandwidth"] = contestants["minidalle"].ask("bandwidth", megabytes=16 if options.size == "tiny" else 1000)
-    if len(contestants) > 1:
+    found["bandwidth"] = contestants[OURS].ask("bandwidth", megabytes=16 if options.size == "tiny" else 1000)
+    if PEERS in contestants:
         found["logits_differ_by"] = logits_differ_by(contestants, folder, caption, some[:15])
     for pictures in options.pictures:
         codes = [some[index:] + some[:index] for index in range(pictures)]
@@ -158,11 +164,10 @@ def compare(contestants: dict[str, Contestant], options: argparse.Namespace, fol
             row = {"pictures": pictures, "name": name, **{what: spread(values) for what, values in measured.items()}}
             rate = about[name]["bytes"] / row["step"]["median"]
             found["rows"].append(row | {"bytes_a_second": rate, "share_of_bandwidth": rate / found["bandwidth"]})
-        if len(contestants) > 1:
-            ratios = {
-                what: ratio(times["min-dalle"][what], times["minidalle"][what]) for what in ("codes", "step", "decode")
-            }
-            found["ratios"].append({"pictures": pictures, **ratios})
+        for these, those in RATIOS:
+            if these in times and those in times:
+                ratios = {what: ratio(times[these][what], times[those][what]) for what in ("codes", "step", "decode")}
+                found["ratios"].append({"pictures": pictures, "these": these, "those": those, **ratios})
     return found
 
 
@@ -171,10 +176,10 @@ def logits_differ_by(contestants: dict[str, Contestant], folder: Path, caption: 
     import numpy as np
 
     files = {
-        name: contestant.ask("logits", file=str(folder / f"{name}.npy"), caption=caption, codes=codes)
-        for name, contestant in contestants.items()
+        name: contestants[name].ask("logits", file=str(folder / f"{name}.npy"), caption=caption, codes=codes)
+        for name in (OURS, PEERS)
     }
-    ours, theirs = (np.load(files[name]) for name in ("minidalle", "min-dalle"))
+    ours, theirs = (np.load(files[name]) for name in (OURS, PEERS))
     return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
 
 
@@ -183,7 +188,7 @@ def in_tables(found: dict[str, Any]) -> str:
     machine, settings, about = found["machine"], found["settings"], found["about"]
     lines = [
         f"{machine['date']}, {machine['cores']} cores of {machine['processor']}, load before {machine['load']}; computed on "
-        f"{about['minidalle']['device']}",
+        f"{about[OURS]['device']}",
         *(
             f"{name}: "
             + ", ".join(f"{k} {v}" for k, v in one["versions"].items())
@@ -192,7 +197,7 @@ def in_tables(found: dict[str, Any]) -> str:
         ),
         f"{settings['size']}, {settings['dtype']}, guidance {settings['guidance']}, top-k {settings['top_k']}, "
         f"{settings['repeats']} repetitions of {min(settings['steps'], about['minidalle']['code_length'])} of "
-        f"{about['minidalle']['code_length']} steps; memory read at {found['bandwidth'] / 1e9:.1f} GB/s",
+        f"{about[OURS]['code_length']} steps; memory read at {found['bandwidth'] / 1e9:.1f} GB/s",
     ]
     if "logits_differ_by" in found:
         lines.append(f"logits differ by {found['logits_differ_by']:.1e} of the largest")
@@ -211,9 +216,10 @@ def in_tables(found: dict[str, Any]) -> str:
     tables = [table(header, rows)]
     if found["ratios"]:
         rows = [
-            [str(row["pictures"]), *(in_words(row[what]) for what in ("codes", "decode"))] for row in found["ratios"]
+            [str(row["pictures"]), row["these"], row["those"], *(in_words(row[what]) for what in ("codes", "decode"))]
+            for row in found["ratios"]
         ]
-        tables.append(table(["pictures", "min-dalle's time over ours, codes", "decoding"], rows))
+        tables.append(table(["pictures", "time of", "over that of", "codes", "decoding"], rows))
     rows = [
         [
             one["format"],

@@ -89,13 +89,12 @@ def test_a_block_in_8_bits_computes_nearly_the_same_in_its_type(tiny_config, use
     # A product of 16 to 24 inputs is off by about 1/127 of a term at each.
     assert 0 < np.abs(np.asarray(found, np.float32) - wanted).max() < 0.05 * np.abs(wanted).max()
     for name in ("gate", "value", "output"):
-        assert rounded[name]["kernel"].get_value().values.dtype == jnp.int8
+        assert rounded[name]["kernel"][...].values.dtype == jnp.int8
         assert not use_bias or rounded[name]["bias"][...].dtype == jnp.float32
 
 
-@pytest.mark.parametrize("changes", [{}, {"use_bias": True, "tie_word_embeddings": True, "dtype": jnp.bfloat16}])
-def test_pictures_in_8_bits_are_nearly_those_of_floats(make_tiny, captions, changes):
-    model = make_tiny(**changes)
+def test_pictures_in_8_bits_are_nearly_those_of_floats(make_tiny, captions):
+    model = make_tiny(use_bias=True, tie_word_embeddings=True, dtype=jnp.bfloat16)
     exact = np.asarray(sample(model, *captions, key=KEY, guidance=2.0, temperature=0))
     found = sample(model, *captions, key=KEY, guidance=2.0, temperature=0, int8=True)
     assert found.dtype == jnp.int32 and found.shape == exact.shape

@@ -16,7 +16,19 @@ def run(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patched:
         lines = []
         patched.setattr("builtins.print", lambda text: lines.append(text))
-        size = ["--size", "tiny", "--alone", "--repeats", "2", "--pictures", "1", "4", "--loading", "safetensors"]
+        size = [
+            "--size",
+            "tiny",
+            "--alone",
+            "--int8",
+            "--repeats",
+            "2",
+            "--pictures",
+            "1",
+            "4",
+            "--loading",
+            "safetensors",
+        ]
         found = generate.main([*size, "--work", str(folder), "--json"])
     assert list(folder.iterdir()) == [], "the weights were left behind"
     assert json.loads(lines[0]) == found
@@ -24,13 +36,16 @@ def run(tmp_path_factory):
 
 
 def test_every_number_has_its_spread(run):
-    assert [(row["pictures"], row["name"]) for row in run["rows"]] == [(1, "minidalle"), (4, "minidalle")]
+    names = "minidalle", "minidalle, int8"
+    assert [(row["pictures"], row["name"]) for row in run["rows"]] == [(n, name) for n in (1, 4) for name in names]
     for row in run["rows"]:
         for what in ("codes", "step", "decode"):
             assert 0 < row[what]["lowest"] <= row[what]["median"] <= row[what]["highest"] < 60
-        assert row["bytes_a_second"] == pytest.approx(run["about"]["minidalle"]["bytes"] / row["step"]["median"])
+        assert row["bytes_a_second"] == pytest.approx(run["about"][row["name"]]["bytes"] / row["step"]["median"])
         assert 0 < row["share_of_bandwidth"] < 1
-    assert run["ratios"] == []
+    for row, pictures in zip(run["ratios"], (1, 4), strict=True):
+        assert (row["pictures"], row["these"], row["those"]) == (pictures, *names)
+        assert row["codes"]["lowest"] > 0
 
 
 def test_bytes_of_a_step_are_those_of_the_decoders_weights(run):
@@ -39,6 +54,7 @@ def test_bytes_of_a_step_are_those_of_the_decoders_weights(run):
     assert run["about"]["minidalle"]["bytes"] == 4 * (
         2 * (attention + 3 * width * hidden + width + hidden) + width * codes
     )
+    assert run["about"]["minidalle, int8"]["bytes"] * 4 == run["about"]["minidalle"]["bytes"]
 
 
 def test_machine_versions_and_loading_are_told(run):
@@ -52,7 +68,7 @@ def test_machine_versions_and_loading_are_told(run):
 def test_the_tables_show_the_same(run):
     text = generate.in_tables(run)
     assert "| pictures | name | ms a step |" in text and "| 4 | minidalle |" in text and "| safetensors |" in text
-    assert "min-dalle's time" not in text
+    assert "| 4 | minidalle | minidalle, int8 |" in text
 
 
 @pytest.mark.parametrize(

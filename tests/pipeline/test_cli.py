@@ -11,6 +11,7 @@ from PIL import Image
 
 from minidalle.cli import main
 from minidalle.data.encoded import Encoded
+from minidalle.pipeline import Pipeline
 
 COMMANDS = ("generate", "rank", "search", "encode", "train", "evaluate", "convert", "estimate", "info")
 
@@ -37,7 +38,12 @@ def test_generate_writes_a_sheet_and_reports_as_json(folder, tmp_path, capsys):
 
 def test_generate_names_files_after_captions(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main(["generate", "a red heart", "cat", "-n", "1", "--model", str(folder), "--no-rank"]) == 0
+    generate, settings = Pipeline.generate, {}
+    monkeypatch.setattr(
+        Pipeline, "generate", lambda *prompts, **given: settings.update(given) or generate(*prompts, **given)
+    )
+    assert main(["generate", "a red heart", "cat", "-n", "1", "--model", str(folder), "--no-rank", "--int8"]) == 0
+    assert settings["int8"] is True and settings["rank"] is False
     assert {path.name for path in tmp_path.iterdir()} == {"a-red-heart.png", "cat.png"}
     assert "a-red-heart.png" in capsys.readouterr().out
 

@@ -97,6 +97,13 @@ def test_streaming_ends_where_generate_does(pipe):
     np.testing.assert_array_equal(steps[0].codes, steps[-1].codes[:, :5])
 
 
+def test_pictures_in_8_bits_are_others_and_streamed_alike(pipe):
+    (exact,), (found,) = (pipe.generate(["cat"], n=8, seed=5, int8=int8, rank=False) for int8 in (False, True))
+    assert 0.2 < (found.codes == exact.codes).mean() < 1
+    *_, last = pipe.stream("cat", 8, seed=5, every=16, int8=True)
+    np.testing.assert_array_equal(last.codes, found.codes)
+
+
 def test_codes_and_pictures_have_one_shape_on_both_ways(pipe):
     images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
     codes = pipe.encode(images)

@@ -76,13 +76,15 @@ def losses(kind, mesh, folder=None, steps=STEPS):
     return [record["loss"] for record in log.read(f"{folder}/log.jsonl")]
 
 
-def draw(mesh):
+def draw(mesh, **settings):
     model = make_bart()
     if mesh:
         on(mesh).place(model)
     given = batches(0)
     blank = np.array([[0, 2] + [1] * 6], np.int32), np.array([[1, 1] + [0] * 6], np.int32)
-    codes = sample(model, given["text_ids"], given["text_mask"], *blank, key=jax.random.key(1), guidance=2.0)
+    codes = sample(
+        model, given["text_ids"], given["text_mask"], *blank, key=jax.random.key(1), guidance=2.0, **settings
+    )
     return np.asarray(codes), len({str(shard.index) for shard in codes.addressable_shards})
 
 
@@ -96,6 +98,8 @@ def main(out):
         found["bart data, then fsdp"] = losses("bart", MESHES["fsdp"], folder)
     for name in ("one", "model", "all"):
         found[f"codes {name}"], found[f"shares {name}"] = draw(MESHES[name])
+    for name in ("one", "all"):
+        found[f"codes in 8 bits {name}"], _ = draw(MESHES[name], int8=True)
 
     placement = on(MESHES["all"])
     step = Step(bart_loss, nnx.eval_shape(make_bart), make_optimizer("adamw", 0.1, 9), batches(0), placement=placement)

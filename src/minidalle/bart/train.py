@@ -6,7 +6,7 @@ with a look at held-out captions now and then, and the finished weights written 
 
 import functools
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -362,14 +362,21 @@ def judge_codes(
         guidance=settings["guidance"],
         temperature=settings["temperature"],
     )
-    real = codebook[pairs.codes[:, 0]].reshape(len(pairs.codes), -1)
-    made = codebook[np.asarray(drawn)].reshape(len(rows), -1)
+    judged = judge_drawn(np.asarray(drawn), rows, pairs.codes[:, 0], codebook, data.parts)
+    return {name: float(np.mean(hits)) for name, hits in judged.items()}
+
+
+def judge_drawn(
+    drawn: np.ndarray, rows: np.ndarray, codes: np.ndarray, codebook: np.ndarray, parts: Sequence[emoji.Parts]
+) -> dict[str, np.ndarray]:
+    """The same for each of the codes (n, L) drawn for these rows of N real emoji with codes (N, L) and parts: (n,) of bool."""
+    real = codebook[codes].reshape(len(codes), -1)
+    made = codebook[drawn].reshape(len(rows), -1)
     nearest = ((real**2).sum(axis=1) - 2 * made @ real.T).argmin(axis=1)
-    couples = [(data.parts[found], data.parts[wanted]) for found, wanted in zip(nearest, rows, strict=True)]
+    couples = [(parts[found], parts[wanted]) for found, wanted in zip(nearest, rows, strict=True)]
     role = np.array([a.role == b.role and a.hair == b.hair for a, b in couples])
     tone = np.array([a.tones == b.tones for a, b in couples])
-    shares = {"exact": nearest == rows, "role": role, "tone": tone, "role_and_tone": role & tone}
-    return {name: float(np.mean(hits)) for name, hits in shares.items()}
+    return {"exact": nearest == rows, "role": role, "tone": tone, "role_and_tone": role & tone}
 
 
 def _check_pairs(config: DalleBartConfig, pairs: Pairs) -> None:
