@@ -9,6 +9,7 @@ import shutil
 import warnings
 import zlib
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 
 from minidalle.training import processes
 from minidalle.training.fingerprint import checksum, fingerprints
@@ -132,31 +134,31 @@ def _read(folder: Path, like: Mapping[str, Like]) -> tuple[dict[str, jax.Array],
     alone = ocp.options.MultiprocessingOptions(
         primary_host=jax.process_index(), active_processes={jax.process_index()}, barrier_sync_key_prefix="read"
     )
-    values = ocp.Checkpointer(
-        ocp.JsonCheckpointHandler(multiprocessing_options=alone), multiprocessing_options=alone
-    ).restore(folder / "values")
-    reader = ocp.Checkpointer(
-        ocp.StandardCheckpointHandler(multiprocessing_options=alone), multiprocessing_options=alone
-    )
-    stored = _shapes(reader, folder / "arrays")
-    _refuse_another(stored, like, folder)
-    if "checksum" in values:  # of older versions: over the bytes of all arrays, on the host
-        arrays = reader.restore(folder / "arrays", args=ocp.args.StandardRestore())
-        arrays = {name: np.asarray(array) for name, array in arrays.items()}
-        if checksum(arrays) != values.pop("checksum"):
-            raise ValueError("its bytes are not those that were written (checksum differs)")
-        return {name: jax.device_put(array, _sharding(like[name])) for name, array in arrays.items()}, values
-    if _crc({name: value for name, value in values.items() if name != "note"}) != values.pop("note"):
-        raise ValueError("its bytes are not those that were written (checksum of its values differs)")
-    wanted = {
-        name: jax.ShapeDtypeStruct(shape, dtype, sharding=_sharding(like[name]))
-        for name, (shape, dtype) in stored.items()
-    }
-    return dict(reader.restore(folder / "arrays", args=ocp.args.StandardRestore(wanted))), values
+    with (
+        closing(ocp.JsonCheckpointHandler(multiprocessing_options=alone)) as notes,
+        closing(ocp.StandardCheckpointHandler(multiprocessing_options=alone)) as reader,
+    ):
+        values = notes.restore(epath.Path(folder / "values"))
+        place = epath.Path(folder / "arrays")
+        stored = _shapes(reader, place)
+        _refuse_another(stored, like, folder)
+        if "checksum" in values:  # of older versions: over the bytes of all arrays, on the host
+            arrays = reader.restore(place, args=ocp.args.StandardRestore())
+            arrays = {name: np.asarray(array) for name, array in arrays.items()}
+            if checksum(arrays) != values.pop("checksum"):
+                raise ValueError("its bytes are not those that were written (checksum differs)")
+            return {name: jax.device_put(array, _sharding(like[name])) for name, array in arrays.items()}, values
+        if _crc({name: value for name, value in values.items() if name != "note"}) != values.pop("note"):
+            raise ValueError("its bytes are not those that were written (checksum of its values differs)")
+        wanted = {
+            name: jax.ShapeDtypeStruct(shape, dtype, sharding=_sharding(like[name]))
+            for name, (shape, dtype) in stored.items()
+        }
+        return dict(reader.restore(place, args=ocp.args.StandardRestore(wanted))), values
 
 
-def _shapes(reader: ocp.Checkpointer, folder: Path) -> dict[str, tuple[tuple[int, ...], Any]]:
-    metadata = reader.metadata(folder)
+def _shapes(reader: ocp.StandardCheckpointHandler, place: epath.Path) -> dict[str, tuple[tuple[int, ...], Any]]:
+    metadata = reader.metadata(place)
     tree = getattr(metadata, "item_metadata", metadata)
     tree = getattr(tree, "tree", tree)
     return {name: (tuple(array.shape), array.dtype) for name, array in dict(tree).items()}
