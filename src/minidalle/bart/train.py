@@ -32,7 +32,9 @@ from minidalle.vqgan.export import load_exported
 
 SHIPPED = "src/minidalle/checkpoints/emoji"
 DATA = {
-    "source": "emoji",  # or a file that `minidalle encode` wrote
+    "source": "emoji",  # or what `minidalle encode` wrote: a shard, a folder of shards
+    "reading": "memory",  # all of it, in every process; or "grain": shards as they are needed, see bart.streaming
+    "window": 16,  # with "grain": shards in memory, whose rows are shuffled together
     "vqgan": f"{SHIPPED}/vqgan",  # encodes the emoji
     "variants": 1,  # codings of each picture: it as it is, and moved by up to max_shift pixels
     "max_shift": 2,
@@ -77,6 +79,16 @@ class Pairs(NamedTuple):
     blank_mask: np.ndarray  # (1, T)
 
 
+class Prepared(NamedTuple):
+    """What a recipe's [data] and [model] come to."""
+
+    config: DalleBartConfig
+    pairs: Pairs
+    evaluate: Callable[[DalleBart], dict[str, float]]
+    weights: np.ndarray | None = None
+    batches: Callable[[int], dict[str, np.ndarray]] | None = None
+
+
 def train_dalle_bart(
     config: DalleBartConfig,
     pairs: Pairs,
@@ -86,6 +98,7 @@ def train_dalle_bart(
     seed: int = 0,
     evaluate: Callable[[DalleBart], dict[str, float]] | None = None,
     weights: np.ndarray | None = None,
+    batches: Callable[[int], dict[str, np.ndarray]] | None = None,
     resume: bool = True,
     progress: bool = True,
     placement: Placement | None = None,
@@ -100,6 +113,8 @@ def train_dalle_bart(
         seed: of initial weights, batches and all randomness.
         evaluate: numbers of a model on what was held out, called every ``evaluate_every`` steps.
         weights: (N,) how often each pair is taken, in proportion; None takes all equally often.
+        batches: the rows that this process brings to each step, as ``make_batches`` gives them, for data that do not
+            fit into memory; ``pairs`` is then a sample of them, to be checked, and has the blank. None takes ``pairs``.
         resume: go on from the checkpoint in ``run_dir``, if there is one.
         progress: show a bar.
         placement: over which devices, as ``scale.mesh.on_mesh`` makes it; None is one.
@@ -137,12 +152,14 @@ def train_dalle_bart(
         return value, {}
 
     best = settings["best"]
-    batches = make_batches(pairs, settings["batch_size"], seed, weights)
+    if batches is None:
+        batches = make_batches(pairs, settings["batch_size"], seed, weights)
+        batches = batches if placement is None else placement.share(batches)
     return fit_with(
         settings,
         loss_fn,
         model,
-        batches if placement is None else placement.share(batches),
+        batches,
         run_dir=run_dir,
         seed=seed,
         evaluate=evaluate,
@@ -201,6 +218,40 @@ def train(
     data_settings, settings = section(recipe, "data", DATA), section(recipe, "train", TRAIN)
     output = Path(section(recipe, "output", OUTPUT)["path"])
     run_dir = Path(run_dir)
+    if data_settings["reading"] == "grain":
+        from minidalle.bart.streaming import prepare_stream  # needs Grain
+
+        prepared = prepare_stream(
+            recipe, data_settings, settings["batch_size"], run_dir, resume=resume, placement=placement
+        )
+    elif data_settings["reading"] == "memory":
+        prepared = prepare(recipe, data_settings, settings, run_dir)
+    else:
+        raise ValueError(f"[data] reading is {data_settings['reading']!r}; expected 'memory' or 'grain'")
+    model = train_dalle_bart(
+        prepared.config,
+        prepared.pairs,
+        run_dir=run_dir,
+        settings=recipe.get("train", {}),
+        seed=recipe["seed"],
+        evaluate=prepared.evaluate,
+        weights=prepared.weights,
+        batches=prepared.batches,
+        resume=resume,
+        progress=progress,
+        placement=placement,
+    )
+    metrics = prepared.evaluate(model)
+    if leads():
+        write_json(run_dir / "metrics.json", metrics)
+        save_arrays(output, "bart", model.config.to_dict(), flatten_parameters(model))
+    return model
+
+
+def prepare(
+    recipe: Mapping[str, Any], data_settings: Mapping[str, Any], settings: Mapping[str, Any], run_dir: Path
+) -> Prepared:
+    """The emoji, or a recipe's codes, whole in memory; a fiftieth of those is held out."""
     if data_settings["source"] == "emoji":
         data = emoji.load()
         captions, groups = data.captions, {split: data.split(split) for split in ("train", "valid")}
@@ -232,23 +283,7 @@ def train(
             scores |= judge_codes(model, pairs, groups["valid"], codebook, data, settings)
         return scores
 
-    model = train_dalle_bart(
-        config,
-        rows_of("train"),
-        run_dir=run_dir,
-        settings=recipe.get("train", {}),
-        seed=recipe["seed"],
-        evaluate=evaluate,
-        weights=weights,
-        resume=resume,
-        progress=progress,
-        placement=placement,
-    )
-    metrics = evaluate(model)
-    if leads():
-        write_json(run_dir / "metrics.json", metrics)
-        save_arrays(output, "bart", model.config.to_dict(), flatten_parameters(model))
-    return model
+    return Prepared(config, rows_of("train"), evaluate, weights)
 
 
 def single_weights(data: emoji.EmojiData, rows: np.ndarray, share: float) -> np.ndarray | None:

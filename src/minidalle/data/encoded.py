@@ -61,7 +61,10 @@ class Encoded:
         about = json.dumps({"n_embed": self.n_embed, "code_length": int(self.codes.shape[1])})
         table = pa.table({name: columns[name] for name in ("caption", "codes", "source")})
         with replacing(path) as temporary:
-            pq.write_table(table.replace_schema_metadata({KEY: about}), temporary, compression="zstd")
+            # With checksums: a flipped bit would else be another code, and nobody would know.
+            pq.write_table(
+                table.replace_schema_metadata({KEY: about}), temporary, compression="zstd", write_page_checksum=True
+            )
         return path
 
     @classmethod
@@ -122,7 +125,7 @@ def read_token_shard(path: str | Path, *, n_embed: int | None = None) -> Encoded
     pa, pq = _arrow()
     path = Path(path)
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(path, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path} does not hold codes ({error}); write them anew with `minidalle encode`") from error
     codes, captions = (_first(table.column_names, known) for known in (CODE_COLUMNS, CAPTION_COLUMNS))
@@ -153,7 +156,21 @@ def read_token_shard(path: str | Path, *, n_embed: int | None = None) -> Encoded
 
 def count_pictures(path: str | Path) -> int:
     """How many pictures a Parquet file of codes holds, read from its end alone."""
-    return _arrow()[1].read_metadata(path).num_rows
+    return read_footer(path)[0]
+
+
+def read_footer(path: str | Path) -> tuple[int, dict[str, int]]:
+    """How many pictures a shard holds, and `{"n_embed", "code_length"}` where it says so, read from its end alone.
+
+    Raises:
+        ValueError: it is no Parquet file, or half of one. ImportError: pyarrow is not installed.
+    """
+    pa, pq = _arrow()
+    try:
+        footer = pq.read_metadata(path)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{path} does not hold codes ({error}); write them anew with `minidalle encode`") from error
+    return footer.num_rows, json.loads((footer.metadata or {}).get(KEY, b"{}"))
 
 
 def _load_npz(cls: type[Encoded], path: Path) -> Encoded:

@@ -126,11 +126,11 @@ class Tokenizer:
         write_text(file, self.backend.to_str(pretty=True))
         return file
 
-    def encode(self, captions: Sequence[str], length: int) -> tuple[np.ndarray, np.ndarray]:
+    def encode(self, captions: Sequence[str], length: int, *, warn: bool = True) -> tuple[np.ndarray, np.ndarray]:
         """Gives `text_ids` and `text_mask`, both `(len(captions), length)` int32: `<s> … </s>`, then `<pad>`.
 
         The mask is 1 on `<s> … </s>`. The empty caption is `<s> </s>`, the blank of guidance. A caption that is too long
-        is cut, `</s>` kept, with a `UserWarning` that quotes what was cut. Raises `ValueError` for an empty list, for text
+        is cut, `</s>` kept, with a `UserWarning` (unless `warn` is False) that quotes what was cut. Raises `ValueError` for an empty list, for text
         that is not valid Unicode and for `length` below 2, `TypeError` for what is no list of strings.
         """
         if length < 2:
@@ -147,7 +147,7 @@ class Tokenizer:
                 ids = ids[:room]
             text_ids[row, : len(ids) + 2] = [self.start_id, *ids, self.end_id]
             text_mask[row, : len(ids) + 2] = 1
-        if cut:
+        if cut and warn:
             _warn_about(cut, room)
         return text_ids, text_mask
 
