@@ -8,6 +8,7 @@ the process that writes.
 import logging
 import os
 import pickle
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -128,7 +129,10 @@ def _start(ray: Any, options: dict[str, Any]) -> None:
     """Start Ray, or join it. Its parts wait 15 seconds for each other, which a busy machine may miss: then once more."""
     for attempts_left in (2, 1, 0):
         try:
-            ray.init(**options, log_to_driver=False, logging_level=logging.CRITICAL)
+            with warnings.catch_warnings():
+                # JAX warns of every fork; Ray's are followed by exec at once, and harmless.
+                warnings.filterwarnings("ignore", message=r"os\.fork\(\)", category=RuntimeWarning)
+                ray.init(**options, log_to_driver=False, logging_level=logging.CRITICAL)
             return
         except Exception as error:  # a node that did not come up in time is a bare Exception
             ray.shutdown()
