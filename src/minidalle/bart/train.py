@@ -32,7 +32,7 @@ from minidalle.vqgan.export import load_exported
 
 SHIPPED = "src/minidalle/checkpoints/emoji"
 DATA = {
-    "source": "emoji",  # or a file that `minidalle encode` wrote
+    "source": "emoji",  # or what `minidalle encode` wrote: the folder, or a shard of it
     "vqgan": f"{SHIPPED}/vqgan",  # encodes the emoji
     "variants": 1,  # codings of each picture: it as it is, and moved by up to max_shift pixels
     "max_shift": 2,

@@ -79,6 +79,9 @@ def encode_on_ray(
             )
             for row in rows.iter_rows():
                 yield pickle.loads(row["rest"]), np.asarray(row["codes"])
+        except ray.exceptions.RayError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise OSError(f"Ray's workers failed: {reason}; what stands is kept, so the same call goes on") from error
         finally:
             context.target_max_block_size = before
 
