@@ -3,6 +3,7 @@
 import functools
 import io
 import json
+import os
 import random
 import signal
 import subprocess
@@ -290,6 +291,18 @@ def test_ray_goes_on_where_the_local_engine_was_stopped(ray, tars, load, tmp_pat
 def test_more_workers_than_cores_are_refused(ray, photos, load, tmp_path):
     with pytest.raises(ValueError, match="1000 workers are more than Ray's"):
         encode(photos, tmp_path, load, **SIZES, engine="ray", workers=1000)
+
+
+def test_a_worker_that_fails_ends_the_run_in_one_sentence(ray, photos, load, tmp_path):
+    here = os.getpid()
+
+    def load_here_only():
+        if os.getpid() != here:
+            raise RuntimeError("no such network on this machine")
+        return load()
+
+    with pytest.raises(OSError, match=r"Ray's workers failed: .*no such network on this machine"):
+        encode(photos, tmp_path, load_here_only, **SIZES, engine="ray", workers=1)
 
 
 def test_an_address_without_ray_is_refused(photos, load, tmp_path):

@@ -32,7 +32,7 @@ from minidalle.vqgan.export import load_exported
 
 SHIPPED = "src/minidalle/checkpoints/emoji"
 DATA = {
-    "source": "emoji",  # or what `minidalle encode` wrote: a shard, a folder of shards
+    "source": "emoji",  # or what `minidalle encode` wrote: the folder, or a shard of it
     "reading": "memory",  # all of it, in every process; or "grain": shards as they are needed, see bart.streaming
     "window": 16,  # with "grain": shards in memory, whose rows are shuffled together
     "vqgan": f"{SHIPPED}/vqgan",  # encodes the emoji

@@ -8,6 +8,8 @@ the process that writes.
 import logging
 import os
 import pickle
+import socket
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -78,6 +80,9 @@ def encode_on_ray(
             )
             for row in rows.iter_rows():
                 yield pickle.loads(row["rest"]), np.asarray(row["codes"])
+        except ray.exceptions.RayError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise OSError(f"Ray's workers failed: {reason}; what stands is kept, so the same call goes on") from error
         finally:
             context.target_max_block_size = before
 
@@ -125,13 +130,40 @@ def session(address: str | None) -> Iterator[Any]:
 
 
 def _start(ray: Any, options: dict[str, Any]) -> None:
-    """Start Ray, or join it. Its parts wait 15 seconds for each other, which a busy machine may miss: then once more."""
-    for attempts_left in (2, 1, 0):
+    """Start Ray, or join it; a start that fails on this machine is tried once more, as its parts have to meet in time."""
+    for attempts_left in (1, 0):
         try:
-            ray.init(**options, log_to_driver=False, logging_level=logging.CRITICAL)
+            with warnings.catch_warnings(), _agent_port_chosen():
+                # JAX warns of every fork; Ray's are followed by exec at once, and harmless.
+                warnings.filterwarnings("ignore", message=r"os\.fork\(\)", category=RuntimeWarning)
+                ray.init(**options, log_to_driver=False, logging_level=logging.CRITICAL)
             return
         except Exception as error:  # a node that did not come up in time is a bare Exception
             ray.shutdown()
             if options["address"] != "local" or not attempts_left:
                 where = "on this machine" if options["address"] == "local" else f"at {options['address']}"
                 raise OSError(f"Ray could not be had {where}: {error}") from error
+
+
+@contextmanager
+def _agent_port_chosen() -> Iterator[None]:
+    """Give Ray's metrics agent its port, which `ray.init` cannot.
+
+    Left to choose one itself, the agent has 15 seconds to tell it, no setting changes that (Ray 2.60), and on a busy
+    machine starting Python takes longer.
+    """
+    from ray._private.parameter import RayParams
+
+    original = RayParams.__init__
+
+    def init(self: Any, *arguments: Any, **values: Any) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            values.setdefault("metrics_agent_port", free.getsockname()[1])
+        original(self, *arguments, **values)
+
+    RayParams.__init__ = init
+    try:
+        yield
+    finally:
+        RayParams.__init__ = original
