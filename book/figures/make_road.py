@@ -41,6 +41,7 @@ CHAPTERS = {
     "clip": ("clip",),
     "ranking": ("pictures", "clip", "ranked"),
     "evaluation": ("caption", "pictures", "example", "ranked"),
+    "devices": ("tokens", "bart_encoder", "bart_decoder", "codes"),
     "pretrained": tuple(
         part for part in PLACES if part not in ("vqgan_encoder", "example")
     ),
