@@ -43,6 +43,7 @@ CHAPTERS = {
     "evaluation": ("caption", "pictures", "example", "ranked"),
     "data": ("caption", "example", "vqgan_encoder", "codes"),
     "cost": ("bart_encoder", "bart_decoder", "codes"),
+    "devices": ("tokens", "bart_encoder", "bart_decoder", "codes"),
     "pretrained": tuple(
         part for part in PLACES if part not in ("vqgan_encoder", "example")
     ),

@@ -6,6 +6,7 @@ from minidalle.show.attention import attention_maps, attention_viewer
 from minidalle.show.codes import code_colours, code_map, ladder, overlay, palette, receptive_field, voronoi
 from minidalle.show.controls import Turn, explore_sampling, sampling_controls
 from minidalle.show.corruptions import Damage, corruption_picker
+from minidalle.show.devices import sharded
 from minidalle.show.explorer import Judged, ranking_explorer
 from minidalle.show.extrapolation import extrapolation
 from minidalle.show.grids import compare, grid
@@ -72,6 +73,7 @@ __all__ = [
     "sampling_controls",
     "save_grid",
     "scaling_law",
+    "sharded",
     "similarity_matrix",
     "speeds",
     "stacks",

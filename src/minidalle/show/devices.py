@@ -21,18 +21,21 @@ def device_colours(ids) -> np.ndarray:
 
 
 @styled
-def sharded(arrays: Mapping[str, jax.Array], *, columns: int = 3) -> Picture:
+def sharded(arrays: Mapping[str, jax.Array], *, columns: int = 3, to_scale: bool = True) -> Picture:
     """Matrices as rectangles, cut as they are cut, with the numbers of the devices that have each block.
 
     arrays: title → matrix `(rows, columns)` on any devices. Each block has a stripe for each device that has it, in the
-    device's colour. All are drawn to one scale, but at least a quarter as wide as high, or as high as wide.
-    Raises ValueError for what is no matrix.
+    device's colour. to_scale: all to one scale, otherwise each as large as there is room; at least a quarter as wide as
+    high, or as high as wide. Raises ValueError for what is no matrix.
     """
     if not arrays:
         raise ValueError("sharded got no arrays; give a mapping from title to matrix")
     columns = min(columns, len(arrays))
     longest = max(max(array.shape) for array in arrays.values())
-    sizes = [[max(0.25 * max(a.shape), side) / longest for side in a.shape] for a in arrays.values()]
+    sizes = [
+        [max(0.25 * max(a.shape), side) / (longest if to_scale else max(a.shape)) for side in a.shape]
+        for a in arrays.values()
+    ]
     heights = [max(high for high, _ in sizes[start : start + columns]) for start in range(0, len(sizes), columns)]
     cell = WIDTH / columns
     figure, axes = new_figure(
