@@ -18,7 +18,7 @@ def systolic(inputs, weights, sums, cycles: Sequence[int], *, title: str = "") -
     sums: `(cycles, rows, columns)`, what each cell hands to the one below. cycles: which to draw, at most three beside
     each other.
     """
-    inputs, sums = np.asarray(inputs, float), np.asarray(sums, float)
+    inputs, weights, sums = (np.asarray(part, float) for part in (inputs, weights, sums))
     if inputs.ndim != 3 or inputs.shape != sums.shape:
         raise ValueError(f"inputs {inputs.shape} and sums {sums.shape} must both be (cycles, rows, columns)")
     across = min(3, len(cycles))
