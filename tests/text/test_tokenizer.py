@@ -103,6 +103,14 @@ def test_a_long_caption_is_cut_with_its_end_kept_and_the_rest_quoted(tokenizer):
     assert tokenizer.decode(text_ids)[1] == "woman health worker:"
 
 
+def test_a_stream_of_captions_is_cut_without_a_word(tokenizer):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        quiet = tokenizer.encode(["red heart " * 100], 6, warn=False)[0]
+    with pytest.warns(UserWarning, match="cut"):
+        np.testing.assert_array_equal(quiet, tokenizer.encode(["red heart " * 100], 6)[0])
+
+
 def test_ten_thousand_characters_are_cut_and_the_message_stays_short(tokenizer):
     with pytest.warns(UserWarning, match=r"\d+ characters\); so were 1 other") as caught:
         text_ids, _ = tokenizer.encode(["red heart " * 1000, "z" * 10_000], 64)

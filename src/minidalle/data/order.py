@@ -2,7 +2,7 @@
 
 All rows come once in each epoch, each epoch in another order. NumPy's permutation is that order: 8 bytes a row, made anew
 once an epoch. Grain would keep no such list, and start processes that read; `fit` reads ahead in a thread of its own, and
-what it trains on, ids and codes, needs no decoding.
+what it trains on, ids and codes, needs no decoding. For shards that do not fit into memory: `minidalle.data.token_shards`.
 """
 
 import functools

@@ -8,6 +8,7 @@
 
 A shard is decoded as a whole, so rows drawn from all shards at once would decode one for every row. Here the shards are
 shuffled, some of them at a time are a window, and the rows of a window are shuffled: all as functions of seed and place.
+Each shard is then decoded once an epoch; by every process, since each has rows of every batch, but only its own are made.
 """
 
 import functools
