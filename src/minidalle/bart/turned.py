@@ -6,7 +6,7 @@ are read at up to twice the speed of each input's, as `nnx.Linear` has them (`be
 
 Where 8 bits are asked for, a matrix is rounded once, each output's weights on a scale of their own, and so is each row that
 it is multiplied with, at every product: the "vector-wise quantization" of LLM.int8() (Dettmers et al. 2022). Rounded weights
-alone would not do. No processor multiplies them with floats, so that every step would first make floats of them.
+alone would not do. XLA's CPU backend makes floats of them first, anew at every step.
 """
 
 import functools
