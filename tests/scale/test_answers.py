@@ -7,6 +7,7 @@ import pytest
 
 from minidalle.scale import answers, cost
 from minidalle.scale.answers import Answers, Shaped
+from tools.chapters import ROOT
 
 needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
 SQUARE = [Shaped((129, 129), jnp.float32)] * 2
@@ -54,7 +55,8 @@ def test_readable_keeps_the_program_and_drops_the_notes():
     )
 
 
-def test_rows_of_mini_are_plausible():
+def test_rows_are_those_of_the_benchmark_and_plausible():
+    assert answers.ROWS.read_text() == (ROOT / "benchmarks/tpu.jsonl").read_text(), "copy benchmarks/tpu.jsonl there"
     first = answers.rows()[0]
     assert (first["program"], first["model"], first["slice"]) == ("training", "mini", "v3-8") and first["fits"]
     state = 3 * 4 * cost.dallebart_parameters(cost.MINI)

@@ -25,9 +25,7 @@ from .hlo import Collective, Program
 from .mesh import on_mesh
 
 STORED = Path(__file__).with_name("answers.json")  # written by `python -m tools.answers`
-ROWS = Path(__file__).with_name(
-    "tpu_rows.jsonl"
-)  # written by `python -m benchmarks.tpu src/minidalle/scale/tpu_rows.jsonl`
+ROWS = Path(__file__).with_name("tpu_rows.jsonl")  # benchmarks/tpu.jsonl, copied for readers without a clone
 LONGEST = 40_000  # letters of a program's text that are kept
 
 # What XLA writes behind an instruction for itself.
