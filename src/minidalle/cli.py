@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
+from .scale.quiet import quieten_libtpu
 
 KNOWN_ERRORS = (ValueError, TypeError, OSError, ImportError, FloatingPointError)
 
@@ -18,6 +19,7 @@ KNOWN_ERRORS = (ValueError, TypeError, OSError, ImportError, FloatingPointError)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: 0, 1 after an error, 2 for wrong usage, 130 after Ctrl-C."""
     options = parser().parse_args(arguments)
+    quieten_libtpu()
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning

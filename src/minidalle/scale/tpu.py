@@ -8,13 +8,10 @@ program tells what each device must remember, how many cycles it takes, and what
 """
 
 import functools
-import glob
 import importlib.util
-import os
 import re
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,19 +32,9 @@ from ..training.tree import flatten_names
 from . import cost
 from .hlo import Collective, Program
 from .mesh import on_mesh
+from .quiet import quieten_libtpu
 from .slices import Slice, find_slice
 
-# So that libtpu asks no metadata server for a TPU that is not there, writes nothing to stderr and to /tmp/tpu_logs, and does
-# not mind other processes that compile, whose lock file says that the TPU is taken.
-QUIET = {
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-    "TPU_ACCELERATOR_TYPE": "v3-8",
-    "TPU_LOG_DIR": "disabled",
-    "TPU_MIN_LOG_LEVEL": "3",
-    "TPU_SKIP_MDS_QUERY": "1",
-    "TPU_STDERR_LOG_LEVEL": "3",
-    "TPU_WORKER_HOSTNAMES": "localhost",
-}
 # What the compiler says of a program that has no room: what it needs, and what there is.
 TOO_LARGE = (
     r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm",
@@ -124,13 +111,13 @@ def devices(name: str) -> list[Any]:
 
     # Chips of one machine: four, or all eight of a flat slice of eight, or the only one.
     whole = {"1x1": (1, 1, 1), "2x4": (2, 4, 1)}.get(found.shape, (2, 2, 1))
-    with _quietly():
-        described = topologies.get_topology_desc(
-            platform="tpu",
-            topology_name=f"{found.generation}:{found.shape}",
-            chip_config_name=found.chip.layout,
-            chips_per_host_bounds=whole,
-        )
+    quieten_libtpu()
+    described = topologies.get_topology_desc(
+        platform="tpu",
+        topology_name=f"{found.generation}:{found.shape}",
+        chip_config_name=found.chip.layout,
+        chips_per_host_bounds=whole,
+    )
     return list(described.devices)
 
 
@@ -285,18 +272,3 @@ def _report(
         compiled_in=time.perf_counter() - started,
         **common,
     )
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """`QUIET` in the environment, where what is set already stays; nothing where there is a real TPU."""
-    if glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*"):
-        yield
-        return
-    added = {name: value for name, value in QUIET.items() if name not in os.environ}
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for name in added:
-            del os.environ[name]

@@ -5,6 +5,7 @@ import platform
 import sys
 
 import minidalle
+from minidalle.scale.quiet import quieten_libtpu
 
 HOW_TO_SWITCH = {
     "Colab": "No GPU here. Runtime → Change runtime type → T4 GPU, then run this cell again.",
@@ -17,6 +18,7 @@ def about() -> None:
 
     This starts JAX: a setting such as `jax_num_cpu_devices` must be made before.
     """
+    quieten_libtpu()
     jax_line, jax_fast = _jax()
     torch_line, torch_fast = _torch()
     print(f"minidalle {minidalle.__version__} · Python {platform.python_version()} · {os.cpu_count()} CPU cores")
