@@ -30,6 +30,7 @@ def sharded(arrays: Mapping[str, jax.Array], *, columns: int = 3, to_scale: bool
     """
     if not arrays:
         raise ValueError("sharded got no arrays; give a mapping from title to matrix")
+    blocks = [owners(array) for array in arrays.values()]
     columns = min(columns, len(arrays))
     longest = max(max(array.shape) for array in arrays.values())
     sizes = [
@@ -37,16 +38,16 @@ def sharded(arrays: Mapping[str, jax.Array], *, columns: int = 3, to_scale: bool
         for a in arrays.values()
     ]
     heights = [max(high for high, _ in sizes[start : start + columns]) for start in range(0, len(sizes), columns)]
-    cell = WIDTH / columns
+    cell = min(WIDTH / 2, WIDTH / columns)
     figure, axes = new_figure(
-        WIDTH, sum(0.94 * cell * high + 0.55 for high in heights), len(heights), columns,
+        cell * columns, sum(0.94 * cell * high + 0.55 for high in heights), len(heights), columns,
         gridspec_kw={"height_ratios": [high + 0.55 / cell for high in heights]},
     )  # fmt: skip
     for index, axis in enumerate(axes.flat):
         axis.set_axis_off()
         axis.set(xlim=(-0.03, 1.03), ylim=(heights[index // columns] + 0.02, -0.02), aspect="equal", anchor="N")
-    for axis, (title, array), (high, wide) in zip(axes.flat, arrays.items(), sizes, strict=False):
-        _draw(axis, owners(array), high, wide, 60 * cell)
+    for axis, (title, array), having, (high, wide) in zip(axes.flat, arrays.items(), blocks, sizes, strict=False):
+        _draw(axis, having, high, wide, 60 * cell)
         axis.set_title(f"{title}\n{array.shape[0]} × {array.shape[1]}", fontsize=10, fontweight="normal", loc="center")
     return figure
 
