@@ -8,7 +8,6 @@ the process that writes.
 import logging
 import os
 import pickle
-import socket
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -130,40 +129,16 @@ def session(address: str | None) -> Iterator[Any]:
 
 
 def _start(ray: Any, options: dict[str, Any]) -> None:
-    """Start Ray, or join it; a start that fails on this machine is tried once more, as its parts have to meet in time."""
-    for attempts_left in (1, 0):
+    """Start Ray, or join it. Its parts have 15 seconds to find each other, which no setting changes; so it has three tries."""
+    for tries_left in (2, 1, 0):
         try:
-            with warnings.catch_warnings(), _agent_port_chosen():
+            with warnings.catch_warnings():
                 # JAX warns of every fork; Ray's are followed by exec at once, and harmless.
                 warnings.filterwarnings("ignore", message=r"os\.fork\(\)", category=RuntimeWarning)
                 ray.init(**options, log_to_driver=False, logging_level=logging.CRITICAL)
             return
         except Exception as error:  # a node that did not come up in time is a bare Exception
             ray.shutdown()
-            if options["address"] != "local" or not attempts_left:
+            if options["address"] != "local" or not tries_left:
                 where = "on this machine" if options["address"] == "local" else f"at {options['address']}"
                 raise OSError(f"Ray could not be had {where}: {error}") from error
-
-
-@contextmanager
-def _agent_port_chosen() -> Iterator[None]:
-    """Give Ray's metrics agent its port, which `ray.init` cannot.
-
-    Left to choose one itself, the agent has 15 seconds to tell it, no setting changes that (Ray 2.60), and on a busy
-    machine starting Python takes longer.
-    """
-    from ray._private.parameter import RayParams
-
-    original = RayParams.__init__
-
-    def init(self: Any, *arguments: Any, **values: Any) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            values.setdefault("metrics_agent_port", free.getsockname()[1])
-        original(self, *arguments, **values)
-
-    RayParams.__init__ = init
-    try:
-        yield
-    finally:
-        RayParams.__init__ = original
