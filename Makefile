@@ -11,6 +11,15 @@ TEST = -m pytest tests $(CORES) --dist loadfile
 # Each recipe runs in the environment, also its child processes.
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 export JUPYTER_PREFER_ENV_PATH = 1
+# Wherever libtpu is installed JAX looks for a TPU; without one that prints errors, and may wait long for a server that is not
+# there (src/minidalle/scale/quiet.py has the same for single commands).
+ifeq ($(wildcard /dev/accel* /dev/vfio/[0-9]*),)
+export ALLOW_MULTIPLE_LIBTPU_LOAD = 1
+export TPU_ACCELERATOR_TYPE = v3-8
+export TPU_LOG_DIR = disabled
+export TPU_SKIP_MDS_QUERY = 1
+export TPU_WORKER_HOSTNAMES = localhost
+endif
 
 .DEFAULT_GOAL := book
 .PHONY: help book pdf test lint format lab test-browser test-oldest test-newest checkpoints evaluate stamp pins coverage linkcheck chapters clean
