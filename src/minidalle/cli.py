@@ -84,7 +84,9 @@ def parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--top-p", type=float, help="draw from the likeliest codes that reach this probability")
     command.add_argument(
-        "--int8", action="store_true", help="multiply in 8 bits while drawing: a large model's single pictures come faster on CPUs with AVX-512 VNNI; other pictures"
+        "--int8",
+        action="store_true",
+        help="multiply in 8 bits while drawing: a large model's single pictures come faster on CPUs with AVX-512 VNNI; other pictures",
     )
     command.add_argument("--scale", type=int, default=2, help="each pixel becomes a square of so many (default 2)")
     command.add_argument("--no-rank", action="store_true", help="keep the order of drawing")

@@ -272,7 +272,9 @@ def ray():
     with ExitStack() as stack:
         try:
             ray = stack.enter_context(session(None))
-        except OSError as error:  # Ray's parts have 15 seconds to find each other, which a busy machine may not give them
+        except (
+            OSError
+        ) as error:  # Ray's parts have 15 seconds to find each other, which a busy machine may not give them
             pytest.skip(str(error))
         yield ray
 
