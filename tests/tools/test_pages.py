@@ -201,6 +201,7 @@ def test_docstrings_read_on_the_page_as_in_the_source(docstring: str, expected: 
 
 
 def test_a_pin_without_a_reason_is_refused() -> None:
-    assert pins.direct("# head\nA_b==1.0  # because\n" + pins.MARK + "\nc==2\n") == {"a-b": "1.0"}
+    found = pins.direct("# head\nA_b[some]==1.0  # because\n" + pins.MARK + "\nc==2\n")
+    assert {name: (str(pin.specifier), pin.extras) for name, pin in found.items()} == {"a-b": ("==1.0", {"some"})}
     with pytest.raises(ValueError, match="why it is needed"):
         pins.direct("a==1.0\n")
