@@ -346,7 +346,7 @@ def _read_captions(
     row_keys: jax.Array,
     prefix_length: jax.Array,
     codebook: int,
-    int8: bool,
+    int8: bool = False,
 ) -> Prompt:
     """All that is computed once: distinct captions (U, T) read and spread to rows (R,), layers taken apart and rounded."""
     model = nnx.merge(structure, parameters)
