@@ -157,7 +157,9 @@ def main() -> int:
                 break
             page.evaluate(NUMBER, numbers)
         else:
-            raise RuntimeError(f"page numbers still moved the pages after {PRINTS} prints; widen the column they stand in")
+            raise RuntimeError(
+                f"page numbers still moved the pages after {PRINTS} prints; widen the column they stand in"
+            )
         running.close()
     add_outline(draft, entries, numbers)
     draft.replace(PDF)
