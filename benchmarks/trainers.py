@@ -111,7 +111,7 @@ def vqgan(sizes: dict[str, int], folder: str, layout: str, bfloat16: bool) -> Ca
     run.model.train()
     if layout == "NCHW":
         run.model.to(memory_format=torch.contiguous_format)
-        given, run.batch = run.batch, lambda step: given(step).contiguous()
+        given, run.batch = run.batch, lambda *where, **kind: given(*where, **kind).contiguous()
         run.optimizer = torch.optim.Adam(run.model.parameters(), betas=(0.5, 0.9))
         run.disc_optimizer = torch.optim.Adam(run.discriminator.parameters(), betas=(0.5, 0.9))
 
