@@ -85,7 +85,7 @@ PREPARE = """async ([day, parts]) => {
   await Promise.all([document.fonts.ready, ...pictures.map(picture => picture.decode())]);
   return entries;
 }"""
-PRINTS = 5  # at most
+PRINTS = 3  # at most
 PLACES = '() => [...document.querySelectorAll(".print-number")].map(room => room.dataset.place)'
 NUMBER = """(numbers) => document.querySelectorAll(".print-number").forEach(room => {
   room.textContent = numbers[room.dataset.place];
