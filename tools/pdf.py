@@ -1,8 +1,8 @@
 """Print the book: `python -m tools.pdf` turns the one-page rendering into `_build/minidalle.pdf`.
 
 Chromium prints what it shows, so the PDF holds the same figures, formulas and widgets (as they stand at first) as the
-pages. It is printed twice: a browser cannot say on which page something comes to lie, so the contents and the
-index take their page numbers from the named places of the first print.
+pages. It is printed at least twice: a browser cannot say on which page something comes to lie, so the contents and the
+index take their page numbers from the named places of the print before.
 """
 
 import logging

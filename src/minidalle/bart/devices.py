@@ -6,7 +6,7 @@ import jax
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from minidalle.training.placement import DATA, FSDP, MODEL, ROWS, Placement, make_mesh
+from minidalle.training.placement import DATA, MODEL, ROWS, Placement, make_mesh
 
 
 def replicate(model: nnx.Module) -> int:
@@ -19,7 +19,7 @@ def replicate(model: nnx.Module) -> int:
     if mesh is None and len(devices) > 1:
         mesh = make_mesh(devices=devices)
         Placement(mesh).place(model)
-    return 1 if mesh is None else mesh.shape[DATA] * mesh.shape[FSDP]
+    return 1 if mesh is None else Placement(mesh).row_shares()
 
 
 def mesh_of(parameters: Any) -> Mesh | None:
@@ -36,8 +36,7 @@ def row_sharding(parameters: Any, rows: int) -> NamedSharding | None:
     mesh = mesh_of(parameters)
     if mesh is None:
         return None
-    shares = mesh.shape[DATA] * mesh.shape[FSDP]
-    return NamedSharding(mesh, PartitionSpec(ROWS if rows % shares == 0 else None))
+    return NamedSharding(mesh, PartitionSpec(None if rows % Placement(mesh).row_shares() else ROWS))
 
 
 def head_sharding(rows: NamedSharding | None, heads: int) -> NamedSharding | None:

@@ -100,20 +100,8 @@ def _compiled(
     from .tpu import compile_training
 
     report = compile_training(config, name, batch, mesh=axes, optimizer=optimizer)
-    told = {
-        "fits": report.fits,
-        "total": report.total,
-        "capacity": report.capacity,
-        "arguments": report.arguments,
-        "temporaries": report.temporaries,
-        "computing": report.computing,
-        "communicating": report.communicating,
-        "seconds": report.seconds,
-        "utilisation": report.utilisation,
-        "collectives": [{**each._asdict(), "sent": each.sent} for each in report.collectives],
-    }
     # NaN is no JSON.
-    told = {key: None if value != value else value for key, value in told.items()}
+    told = {key: None if value != value else value for key, value in report.told().items()}
     unknown = None if report.fits else "the compiler's time: it gives up on what does not fit"
     return {"compiled": told, "unknown": unknown}
 

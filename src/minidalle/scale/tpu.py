@@ -93,6 +93,21 @@ class Report:
         """Share of the devices' peak that goes into needed operations (model FLOP utilisation)."""
         return self.operations / (self.seconds * self.slice.devices * self.slice.device.half)
 
+    def told(self) -> dict[str, Any]:
+        """All that the compiler said, as plain values; seconds and bytes as in the attributes, nan where it gave up."""
+        names = (
+            "total",
+            "capacity",
+            "arguments",
+            "temporaries",
+            "computing",
+            "communicating",
+            "seconds",
+            "utilisation",
+        )
+        collectives = [{**each._asdict(), "sent": each.sent} for each in self.collectives]
+        return {"fits": self.fits, **{name: getattr(self, name) for name in names}, "collectives": collectives}
+
 
 @functools.cache
 def devices(name: str) -> list[Any]:

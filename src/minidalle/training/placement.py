@@ -146,7 +146,7 @@ class Placement:
 
     def local_rows(self, count: int) -> np.ndarray:
         """Which of a batch's `count` rows this process is to bring, in order; all of them when it is the only one."""
-        parts = self.mesh.shape[DATA] * self.mesh.shape[FSDP]
+        parts = self.row_shares()
         if count % parts:
             raise ValueError(f"a batch of {count} rows cannot be cut into data × fsdp = {parts} equal parts")
         return np.arange(count).reshape(parts, -1)[self._local_parts()].reshape(-1)
