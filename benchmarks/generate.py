@@ -1,12 +1,13 @@
-"""How long does a picture take, beside min-dalle?
+"""How long does a picture take, beside min-dalle and transformers' BART?
 
-Both draw the codes of the same captions with guidance, from the same random weights, in float32 unless told otherwise;
-then both turn codes into pictures. Each lives in a process of its own, warm, and they take turns. min-dalle is the
-package of PyPI, 0.4.11, in an environment that this file makes.
+min-dalle and we draw the codes of the same captions with guidance, from the same random weights, in float32 unless told
+otherwise; then both turn codes into pictures. A BART of transformers that is as large draws as many codes in as many rows by
+its own `generate` (no guidance, no pictures). Each lives in a process of its own, warm, and they take turns. min-dalle is
+the package of PyPI, 0.4.11, in an environment that this file makes.
 
     python -m benchmarks.generate                        mini: 1, 4 and 9 pictures, 5 repetitions of 64 steps
     python -m benchmarks.generate --size mega --pictures 1 9 36 --device gpu --dtype float16
-    python -m benchmarks.generate --size tiny --alone    without min-dalle, which has no such size
+    python -m benchmarks.generate --size tiny --peers transformers       min-dalle has no such size
     python -m benchmarks.generate --int8                 and ours once more, its steps multiplying in 8 bits
 
 A step of either costs the same wherever in the picture it is, so that 64 of 256 stand for all; a picture's time is that
@@ -34,8 +35,10 @@ from benchmarks.report import in_words, machine, ratio, spread, table
 
 PEER = ("torch==2.13.0", "numpy", "pillow", "requests", "emoji", "typing_extensions")
 GUIDANCE, TOP_K = 16, 256  # min-dalle's own defaults
-OURS, INT8, PEERS = "minidalle", "minidalle, int8", "min-dalle"  # the contestants
-RATIOS = (PEERS, OURS), (PEERS, INT8), (OURS, INT8)
+OURS, INT8, MIN_DALLE, BART = "minidalle", "minidalle, int8", "min-dalle", "transformers"  # the contestants
+PEERS = MIN_DALLE, BART
+RATIOS = (MIN_DALLE, OURS), (MIN_DALLE, INT8), (BART, OURS), (BART, INT8), (OURS, INT8)
+WHAT = "codes", "step", "decode"  # is measured
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
@@ -59,17 +62,17 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--loading", choices=formats, nargs="*", default=formats, help="formats whose loading is measured"
     )
     parser.add_argument("--int8", action="store_true", help="one more contestant: ours, multiplying in 8 bits")
-    parser.add_argument("--alone", action="store_true", help="without min-dalle")
+    parser.add_argument("--peers", choices=PEERS, nargs="*", default=PEERS, help="beside which it is measured")
     parser.add_argument("--peer", type=Path, default=ROOT / "_build" / "min-dalle", help="min-dalle's environment")
     parser.add_argument(
         "--work", type=Path, help="folder for the weights while it runs (mini: 6 GB; without --loading 2 GB)"
     )
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
-    if options.size == "tiny" and not options.alone:
-        parser.error("min-dalle has mini and mega alone; give --alone with --size tiny")
-    if options.device == "cpu" and options.dtype != "float32" and not options.alone:
-        parser.error("on a CPU min-dalle runs in float32 alone; give --alone, or --device gpu")
+    if options.size == "tiny" and MIN_DALLE in options.peers:
+        parser.error("min-dalle has mini and mega alone; give --peers transformers with --size tiny")
+    if options.device == "cpu" and options.dtype != "float32" and MIN_DALLE in options.peers:
+        parser.error("on a CPU min-dalle runs in float32 alone; give --peers transformers, or --device gpu")
     if any(round(count**0.5) ** 2 != count for count in options.pictures):
         parser.error("min-dalle draws square numbers of pictures; give some of 1, 4, 9, 16, 25, 36")
     return options
@@ -86,18 +89,13 @@ def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     commands = {OURS: [sys.executable, "-m", "benchmarks.draw_minidalle", weights, options.dtype]}
     if options.int8:
         commands[INT8] = [*commands[OURS], "--int8"]
-    if not options.alone:
-        device = "cpu" if options.device == "cpu" else "cuda"
+    device = "cpu" if options.device == "cpu" else "cuda"
+    same = [options.size, options.dtype, device]
+    if MIN_DALLE in options.peers:
         python = peer_environment(options.peer)
-        commands[PEERS] = [
-            python,
-            "-m",
-            "benchmarks.draw_min_dalle",
-            weights,
-            options.size,
-            options.dtype,
-            device,
-        ]
+        commands[MIN_DALLE] = [python, "-m", "benchmarks.draw_min_dalle", weights, *same]
+    if BART in options.peers:
+        commands[BART] = [sys.executable, "-m", "benchmarks.draw_transformers", *same]
     with ExitStack() as stack:
         contestants = {name: stack.enter_context(Contestant(command, platforms)) for name, command in commands.items()}
         found |= compare(contestants, options, folder)
@@ -141,30 +139,33 @@ def compare(contestants: dict[str, Contestant], options: argparse.Namespace, fol
     some = [generator.randrange(ours["codebook_size"]) for _ in range(length)]
     found: dict[str, Any] = {"about": about, "rows": [], "ratios": []}
     found["bandwidth"] = contestants[OURS].ask("bandwidth", megabytes=16 if options.size == "tiny" else 1000)
-    if PEERS in contestants:
+    if MIN_DALLE in contestants:
         found["logits_differ_by"] = logits_differ_by(contestants, folder, caption, some[:15])
     for pictures in options.pictures:
         codes = [some[index:] + some[:index] for index in range(pictures)]
+        # transformers has nothing that decodes
         times: dict[str, dict[str, list[float]]] = {
-            name: {"codes": [], "step": [], "decode": []} for name in contestants
+            name: {what: [] for what in WHAT if name != BART or what != "decode"} for name in contestants
         }
         for repeat in range(-1, options.repeats):  # the first is not counted: it compiles, or fills caches
             for name, contestant in contestants.items():
                 contestant.ask("read", caption=caption, pictures=pictures)
                 count = steps if repeat >= 0 else min(steps, 4)
                 drawn = contestant.ask("draw", steps=count, guidance=GUIDANCE, top_k=TOP_K, seed=repeat + 2)
-                decoded = contestant.ask("decode", codes=codes)
+                decoded = contestant.ask("decode", codes=codes) if "decode" in times[name] else None
                 if repeat >= 0:
                     times[name]["step"].append(drawn["step"])
                     times[name]["codes"].append((drawn["first"] + (length - 1) * drawn["step"]) / pictures)
-                    times[name]["decode"].append(decoded / pictures)
+                    if decoded is not None:
+                        times[name]["decode"].append(decoded / pictures)
         for name, measured in times.items():
             row = {"pictures": pictures, "name": name, **{what: spread(values) for what, values in measured.items()}}
             rate = about[name]["bytes"] / row["step"]["median"]
             found["rows"].append(row | {"bytes_a_second": rate, "share_of_bandwidth": rate / found["bandwidth"]})
         for these, those in RATIOS:
             if these in times and those in times:
-                ratios = {what: ratio(times[these][what], times[those][what]) for what in ("codes", "step", "decode")}
+                both = [what for what in WHAT if what in times[these] and what in times[those]]
+                ratios = {what: ratio(times[these][what], times[those][what]) for what in both}
                 found["ratios"].append({"pictures": pictures, "these": these, "those": those, **ratios})
     return found
 
@@ -175,9 +176,9 @@ def logits_differ_by(contestants: dict[str, Contestant], folder: Path, caption: 
 
     files = {
         name: contestants[name].ask("logits", file=str(folder / f"{name}.npy"), caption=caption, codes=codes)
-        for name in (OURS, PEERS)
+        for name in (OURS, MIN_DALLE)
     }
-    ours, theirs = (np.load(files[name]) for name in (OURS, PEERS))
+    ours, theirs = (np.load(files[name]) for name in (OURS, MIN_DALLE))
     return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
 
 
@@ -205,7 +206,7 @@ def in_tables(found: dict[str, Any]) -> str:
             row["name"],
             in_words(row["step"], unit=1e-3),
             in_words(row["codes"]),
-            in_words(row["decode"]),
+            in_words(row["decode"]) if "decode" in row else "",
             f"{row['bytes_a_second'] / 1e9:.1f} GB/s, {row['share_of_bandwidth']:.0%}",
         ]
         for row in found["rows"]
@@ -214,7 +215,12 @@ def in_tables(found: dict[str, Any]) -> str:
     tables = [table(header, rows)]
     if found["ratios"]:
         rows = [
-            [str(row["pictures"]), row["these"], row["those"], *(in_words(row[what]) for what in ("codes", "decode"))]
+            [
+                str(row["pictures"]),
+                row["these"],
+                row["those"],
+                *(in_words(row[what]) if what in row else "" for what in ("codes", "decode")),
+            ]  # fmt: skip
             for row in found["ratios"]
         ]
         tables.append(table(["pictures", "time of", "over that of", "codes", "decoding"], rows))

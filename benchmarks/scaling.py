@@ -20,7 +20,7 @@ from benchmarks.report import table
 from minidalle.training import log
 
 WIDTHS, LARGER, SEEDS = (16, 24, 40, 64, 96), (128, 192), (0, 1, 2)
-STEPS, OTHER_STEPS = 250, (125, 500)
+STEPS, OTHER_STEPS = 160, (80, 320)
 TUNED = (16, 40, 96)
 
 

@@ -1,17 +1,21 @@
-"""The benchmark runs at toy size, without its peer, and prints what it promises."""
+"""The benchmark runs at toy size, without min-dalle, and prints what it promises."""
 
 import json
 
 import pytest
 
 from benchmarks import generate
+from benchmarks.draw_transformers import as_large_as
+from benchmarks.generate import BART, INT8, OURS
 from benchmarks.processes import Contestant
 from benchmarks.report import spread
+from benchmarks.weights import SIZES
+from minidalle.bart import DalleBartConfig
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """What `--json` printed, of a run that measures minidalle alone."""
+    """What `--json` printed, of a run beside transformers' BART."""
     folder = tmp_path_factory.mktemp("work")
     with pytest.MonkeyPatch.context() as patched:
         lines = []
@@ -19,7 +23,8 @@ def run(tmp_path_factory):
         size = [
             "--size",
             "tiny",
-            "--alone",
+            "--peers",
+            "transformers",
             "--int8",
             "--repeats",
             "2",
@@ -36,31 +41,41 @@ def run(tmp_path_factory):
 
 
 def test_every_number_has_its_spread(run):
-    names = "minidalle", "minidalle, int8"
+    names = OURS, INT8, BART
     assert [(row["pictures"], row["name"]) for row in run["rows"]] == [(n, name) for n in (1, 4) for name in names]
     for row in run["rows"]:
-        for what in ("codes", "step", "decode"):
+        for what in ("codes", "step", "decode") if row["name"] != BART else ("codes", "step"):
             assert 0 < row[what]["lowest"] <= row[what]["median"] <= row[what]["highest"] < 60
         assert row["bytes_a_second"] == pytest.approx(run["about"][row["name"]]["bytes"] / row["step"]["median"])
         assert 0 < row["share_of_bandwidth"] < 1
-    for row, pictures in zip(run["ratios"], (1, 4), strict=True):
-        assert (row["pictures"], row["these"], row["those"]) == (pictures, *names)
-        assert row["codes"]["lowest"] > 0
+    pairs = [(BART, OURS), (BART, INT8), (OURS, INT8)]
+    compared = [(row["pictures"], row["these"], row["those"]) for row in run["ratios"]]
+    assert compared == [(pictures, *pair) for pictures in (1, 4) for pair in pairs]
+    assert all(row["codes"]["lowest"] > 0 for row in run["ratios"])
+    assert ["decode" in row for row in run["ratios"]] == [False, False, True] * 2
 
 
 def test_bytes_of_a_step_are_those_of_the_decoders_weights(run):
     width, hidden, codes = 32, 40, 512
     attention = 6 * width * width + 6 * width  # not the keys and values of the caption; norms: 1, 2, 1, 2 vectors
-    assert run["about"]["minidalle"]["bytes"] == 4 * (
-        2 * (attention + 3 * width * hidden + width + hidden) + width * codes
-    )
-    assert run["about"]["minidalle, int8"]["bytes"] * 4 == run["about"]["minidalle"]["bytes"]
+    assert run["about"][OURS]["bytes"] == 4 * (2 * (attention + 3 * width * hidden + width + hidden) + width * codes)
+    assert run["about"][INT8]["bytes"] * 4 == run["about"][OURS]["bytes"]
+
+
+def test_the_bart_of_transformers_is_as_large():
+    """Of mini's size, without weights: what a step reads, but for biases and norms."""
+    ours = DalleBartConfig(**SIZES["mini"][0])
+    theirs = as_large_as(ours)
+    a_layer = 3 * ours.d_model * ours.decoder_ffn_dim
+    assert 2 * theirs.d_model * theirs.decoder_ffn_dim == a_layer
+    assert (theirs.d_model, theirs.decoder_layers) == (ours.d_model, ours.decoder_layers)
+    assert theirs.vocab_size == ours.codebook_size + 1
 
 
 def test_machine_versions_and_loading_are_told(run):
     assert run["machine"].keys() == {"processor", "cores", "load", "date"}
     assert run["settings"]["guidance"] == 16 and run["settings"]["size"] == "tiny"
-    assert {"minidalle", "jax", "torch", "python"} <= run["about"]["minidalle"]["versions"].keys()
+    assert {"minidalle", "jax", "torch", "python"} <= run["about"][OURS]["versions"].keys()
     (loading,) = run["loading"]
     assert loading["format"] == "safetensors" and loading["seconds"] > 0 and loading["file_bytes"] > 100_000
 

@@ -10,6 +10,7 @@ from flax import nnx
 from minidalle.bart import DalleBart, DalleBartConfig, objective, sample
 from minidalle.clip import CLIP, CLIPConfig
 from minidalle.clip.train import loss_fn as clip_loss
+from minidalle.scale.hlo import Program
 from minidalle.scale.mesh import bytes_per_device, on_mesh, owners
 from minidalle.training import fit, log, make_optimizer
 from minidalle.training.step import Step
@@ -88,6 +89,16 @@ def draw(mesh, **settings):
     return np.asarray(codes), len({str(shard.index) for shard in codes.addressable_shards})
 
 
+def sent(placement):
+    """The kinds of communication in the encoder."""
+    graph, state = nnx.split(placement.place(make_bart()))
+    encode = jax.jit(lambda state, ids, mask: nnx.merge(graph, state).encode(ids, mask))
+    batch = placement.put_rows(batches(0))
+    with jax.set_mesh(placement.mesh):
+        text = encode.lower(state, batch["text_ids"], batch["text_mask"]).compile().as_text()
+    return [collective.kind for collective in Program(text).collectives()]
+
+
 def main(out):
     found = {}
     for name in ("one", "all"):
@@ -108,6 +119,7 @@ def main(out):
         bytes_per_device(step.shapes),
         sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(step.shapes)),
     ]
+    found["sent when fully sharded"] = sent(on({"fsdp": 8}))
     built = placement.build(make_bart)
     found["built"] = max(
         float(abs(np.asarray(one) - np.asarray(other)).max())

@@ -1,9 +1,11 @@
 """Two processes of two devices each learn what one process with four does."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -41,6 +43,31 @@ state = step(state, placement.put_rows(placement.share(batches)(1)))
 print(total, float(state["sums"]["loss"]) / 2)
 """
 
+# Many short steps, of which it may be asked to stop.
+LONG = """
+import sys, time
+sys.path.insert(0, sys.argv[1])
+from test_distributed import Toy, batches, loss
+from minidalle.scale import distributed
+from minidalle.scale.mesh import on_mesh
+from minidalle.training import TrainingInterrupted, fit, make_optimizer
+if len(sys.argv) > 3:
+    distributed.initialize()
+placement = on_mesh()
+mine = placement.share(batches)
+def slowly(step):
+    time.sleep(0.1 * (len(sys.argv) > 3))
+    return mine(step)
+try:
+    fit(
+        loss, Toy(), make_optimizer("adamw", 0.02, 60), slowly, steps=60, run_dir=sys.argv[2], log_every=2,
+        save_every=1000, placement=placement, progress=False,
+    )
+except TrainingInterrupted as stopped:
+    print(stopped)
+    sys.exit(130)
+"""
+
 
 class Toy(nnx.Module):
     """Two layers that the table of rules knows."""
@@ -62,45 +89,71 @@ def loss(model, batch, key):
     return jnp.mean((model(noisy) - batch[:, :4]) ** 2), {}
 
 
-def start(folder, devices, *arguments, **environment):
-    command = [sys.executable, "-c", RUN, str(Path(__file__).parent), str(folder), *arguments]
+def start(folder, devices, *arguments, program=RUN, **environment):
+    command = [sys.executable, "-c", program, str(Path(__file__).parent), str(folder), *arguments]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, **SETTINGS, "JAX_NUM_CPU_DEVICES": str(devices), **environment},
     )  # fmt: skip
 
 
-def finish(children):
+def start_two(folder, program=RUN):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    variables = [dict(zip(distributed.VARIABLES, (f"127.0.0.1:{port}", "2", process), strict=True)) for process in "01"]
+    return [start(folder, 2, "distributed", program=program, **each) for each in variables]
+
+
+def finish(children, code=0):
+    """What each has said, once all have ended with this code."""
     said = []
     try:
         for child in children:
             out, error = child.communicate(timeout=900)
-            assert child.returncode == 0, error
-            said.append([float(number) for number in out.splitlines()[-1].split()])
+            assert child.returncode == code, error
+            said.append(out)
     finally:
         for child in children:
             child.kill()
     return said
 
 
+def numbers(said):
+    return [[float(number) for number in out.splitlines()[-1].split()] for out in said]
+
+
+def losses(folder):
+    return {record["step"]: record["loss"] for record in log.read(folder / "log.jsonl") if "loss" in record}
+
+
 def test_two_processes_learn_what_one_does(tmp_path):
-    (one,) = finish([start(tmp_path / "one", 4)])
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    names = distributed.VARIABLES
-    children = [
-        start(tmp_path / "two", 2, "distributed", **dict(zip(names, (f"127.0.0.1:{port}", "2", process), strict=True)))
-        for process in "01"
-    ]
-    two = finish(children)
+    (one,) = numbers(finish([start(tmp_path / "one", 4)]))
+    two = numbers(finish(start_two(tmp_path / "two")))
     assert two[0] == two[1]
     assert two[0] == pytest.approx(one, rel=1e-5)
-    records = [log.read(tmp_path / name / "log.jsonl") for name in ("one", "two")]
-    losses = [[record["loss"] for record in each if "loss" in record] for each in records]
-    assert len(losses[0]) == len(losses[1]) == 2  # the second process has written nothing
-    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
-    assert one[1] == pytest.approx(np.mean(losses[0]), rel=1e-5)  # on the other mesh, too
+    by_one, by_two = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert list(by_one) == [1, 2]
+    assert by_two == pytest.approx(by_one, rel=1e-5)
+    assert len(log.read(tmp_path / "two" / "log.jsonl")) == len(log.read(tmp_path / "one" / "log.jsonl"))
+    assert one[1] == pytest.approx(np.mean(list(by_one.values())), rel=1e-5)  # on the other mesh, too
+
+
+def test_all_stop_at_one_step_when_one_of_them_is_to_go_and_another_number_goes_on(tmp_path):
+    children = start_two(tmp_path / "stopped", LONG)
+    until = time.monotonic() + 600
+    while not (tmp_path / "stopped" / "log.jsonl").exists() or len(losses(tmp_path / "stopped")) < 2:
+        assert time.monotonic() < until and all(child.poll() is None for child in children)
+        time.sleep(0.05)
+    children[1].send_signal(signal.SIGTERM)  # the other hears of it by the next line of the log
+    said = finish(children, 130)
+    assert said[0] == said[1]
+    step = int(said[0].split("stopped after step ")[1].split()[0])
+    assert 4 <= step < 60
+    assert (tmp_path / "stopped" / "checkpoints" / str(step)).is_dir()
+    finish([start(tmp_path / "stopped", 2, program=LONG), start(tmp_path / "whole", 4, program=LONG)])
+    assert len(losses(tmp_path / "whole")) == 30
+    assert losses(tmp_path / "stopped") == pytest.approx(losses(tmp_path / "whole"), rel=1e-4)
 
 
 def test_half_an_address_is_refused(monkeypatch):

@@ -57,6 +57,11 @@ def test_the_step_lowers_without_weights_in_parts(found):
     assert whole / 4 < on_a_device < whole / 3  # fsdp × model = 4, and some vectors are whole everywhere
 
 
+def test_fully_sharded_gathers_weights_and_sums_nothing_of_what_is_computed(found):
+    assert "all-gather" in found["sent when fully sharded"]
+    assert "all-reduce" not in found["sent when fully sharded"]
+
+
 def test_a_model_is_built_in_parts(found):
     assert found["built"] < 1e-6
 

@@ -24,6 +24,7 @@ from minidalle.bart.blocks import (
     split_key,
 )
 from minidalle.bart.config import SWIN_PERIOD, DalleBartConfig
+from minidalle.training.placement import by_rows
 
 
 class EncoderLayer(nnx.Module):
@@ -119,13 +120,13 @@ class Stack(nnx.Module):
     def __call__(self, ids: jax.Array, *layer_inputs: jax.Array, key: jax.Array | None = None) -> jax.Array:
         """Final states (B, L, d_model) of ids (B, L); ``layer_inputs`` go to every layer."""
         embedding_key, layers_key = split_key(key, 2)
-        x = drop(self.embed(ids, jnp.arange(ids.shape[1])), self.config.dropout, embedding_key)
+        x = drop(by_rows(self.embed(ids, jnp.arange(ids.shape[1]))), self.config.dropout, embedding_key)
         structure, parameters = nnx.split(self.layers)
         keys = None if layers_key is None else jax.random.split(layers_key, self.depth)
 
         def apply_layer(x: jax.Array, scanned: tuple) -> tuple[jax.Array, None]:
             layer_parameters, layer_key = scanned
-            return nnx.merge(structure, layer_parameters)(x, *layer_inputs, key=layer_key), None
+            return by_rows(nnx.merge(structure, layer_parameters)(x, *layer_inputs, key=layer_key)), None
 
         if self.config.gradient_checkpointing:
             # Inside a scan the recomputation cannot be merged with the forward pass, so the guard against it may go.

@@ -16,6 +16,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from minidalle.clip.config import CLIPConfig, CLIPTextConfig, CLIPVisionConfig
+from minidalle.training.placement import by_rows
 
 ACTIVATION: dict[str, Callable[[jax.Array], jax.Array]] = {
     "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
@@ -234,9 +235,9 @@ def run_layers(layers: Layer, x: jax.Array, visible: jax.Array | None) -> jax.Ar
     graph, parameters = nnx.split(layers)
 
     def step(x: jax.Array, layer: nnx.State) -> tuple[jax.Array, None]:
-        return nnx.merge(graph, layer)(x, visible), None
+        return by_rows(nnx.merge(graph, layer)(x, visible)), None
 
-    return jax.lax.scan(step, x, parameters)[0]
+    return jax.lax.scan(step, by_rows(x), parameters)[0]
 
 
 def _norm(

@@ -8,10 +8,12 @@ Notable:
 
 import functools
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import torch
@@ -24,12 +26,14 @@ from ..data import shapes
 from ..data.shape_codes import ShapeCodes, ink
 from ..text.tokenizer import Tokenizer
 from ..training import log
+from ..training.tree import flatten_names
 from ..vqgan.quantize import k_means
 from . import cost
 
 SIDE, PATCH, FORMS = 24, 6, 56  # pictures of 24 × 24 pixels are 4 codes for colours and 16 for forms
 BATCH = 32
-RULE = optax.chain(optax.clip_by_global_norm(1.0), optax.scale_by_adam(b2=0.99))
+# Flat: one vector instead of one small array for each weight, each of which would be a program's step of its own.
+RULE = optax.flatten(optax.chain(optax.clip_by_global_norm(1.0), optax.scale_by_adam(b2=0.99)))
 
 
 class Examples(NamedTuple):
@@ -73,7 +77,7 @@ class World:
         return DalleBartConfig(
             encoder_vocab_size=self.tokenizer.vocab_size, max_text_length=self.text_length,
             image_vocab_size=self.coder.codebook_size, image_length=self.coder.code_length,
-            d_model=width, init_std=0.02 * math.sqrt(1024 / width), dropout=0.0, gradient_checkpointing=False,
+            d_model=width, init_std=0.02 * math.sqrt(1024 / width), dropout=0.0, gradient_checkpointing=False, use_scan=False,
             encoder_layers=1, encoder_attention_heads=4, encoder_ffn_dim=2 * width,
             decoder_layers=2, decoder_attention_heads=4, decoder_ffn_dim=2 * width,
         )  # fmt: skip
@@ -116,7 +120,7 @@ def train(config: DalleBartConfig, examples: Examples, aside: Examples, rates: n
     if len(rates) * BATCH > len(examples.codes):
         raise ValueError(f"{len(rates)} steps need {len(rates) * BATCH:,} examples, got {len(examples.codes):,}")
     start, step, judge = compiled(config)
-    weights, state = start(jax.random.key(seed))
+    weights, state = start(seed)
     order = np.random.default_rng(seed).permutation(len(examples.codes))
     losses = []
     for number, rate in enumerate(rates):
@@ -127,12 +131,24 @@ def train(config: DalleBartConfig, examples: Examples, aside: Examples, rates: n
 
 
 @functools.cache
-def compiled(config: DalleBartConfig):
-    """`start(key)`, `step(weights, state, examples, rate)` and `judge(weights, examples)` of a member."""
-    structure = nnx.graphdef(nnx.eval_shape(lambda: DalleBart(config, rngs=nnx.Rngs(0))))
+def compiled(config: DalleBartConfig) -> tuple[Callable, jax.stages.Compiled, Callable]:
+    """`start(seed)`, `step(weights, state, examples, rate)` and `judge(weights, examples)` of a member.
 
-    def start(key):
-        weights = nnx.state(DalleBart(config, rngs=nnx.Rngs(key)))
+    The step is compiled for a batch, and of one thread: products of these sizes gain nothing from two, while two runs do.
+    """
+    structure, shapes = nnx.split(nnx.eval_shape(lambda: DalleBart(config, rngs=nnx.Rngs(0))))
+
+    def start(seed):
+        """What DalleBart starts from, drawn by NumPy: compiling its own start would take as long as a run."""
+        generator, (named, tree) = np.random.default_rng(seed), flatten_names(shapes)
+        matrices = ".kernel", ".embedding"
+        arrays = [
+            generator.normal(0, config.init_std, leaf.shape)
+            if name.endswith(matrices)
+            else np.full(leaf.shape, name.endswith(".scale"))
+            for name, leaf in named.items()
+        ]
+        weights = jax.tree.unflatten(tree, [jnp.asarray(array, jnp.float32) for array in arrays])
         return weights, RULE.init(weights)
 
     def loss_of(weights, examples):
@@ -143,7 +159,11 @@ def compiled(config: DalleBartConfig):
         changes, state = RULE.update(slopes, state)
         return jax.tree.map(lambda weight, change: weight - rate * change, weights, changes), state, loss
 
-    return jax.jit(start), jax.jit(step), jax.jit(loss_of)
+    text = jax.ShapeDtypeStruct((BATCH, config.max_text_length), np.int32)
+    examples = Examples(text, text, jax.ShapeDtypeStruct((BATCH, config.image_length), np.int32))
+    begun = shapes, jax.eval_shape(RULE.init, shapes)
+    lowered = jax.jit(step).lower(*begun, examples, jax.ShapeDtypeStruct((), np.float32))
+    return start, lowered.compile(compiler_options={"xla_cpu_multi_thread_eigen": False}), jax.jit(loss_of)
 
 
 def _draw(count: int, seed: int) -> tuple[np.ndarray, list[str]]:

@@ -101,6 +101,21 @@ class Placement:
 
         return jax.tree_util.tree_map_with_path(of, state)
 
+    def gather_tables(self, parameters: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        """Inside a compiled function: matrices that stand alone, whole along "fsdp". Those of stacked layers stay as they are.
+
+        They are used once in a step. Left in parts, a table's rows would be looked up in parts, and put together as
+        what is computed, of which there is more.
+        """
+
+        def whole(name: str, array: jax.Array) -> jax.Array:
+            if array.ndim != 2:
+                return array
+            spec = PartitionSpec(*(None if axis == FSDP else axis for axis in self.spec(name, array.shape)))
+            return jax.lax.with_sharding_constraint(array, NamedSharding(self.mesh, spec))
+
+        return {name: whole(name, array) for name, array in parameters.items()}
+
     def place(self, model: nnx.Module) -> nnx.Module:
         """Move a model's arrays to their devices, in place; returns the model."""
         named, structure = flatten_names(nnx.state(model))
@@ -174,6 +189,18 @@ class Placement:
     def _local_parts(self) -> list[int]:
         here = np.vectorize(lambda device: device.process_index == jax.process_index())(self.mesh.devices)
         return np.flatnonzero(here.any(axis=2).reshape(-1)).tolist()
+
+
+def by_rows(x: jax.Array) -> jax.Array:
+    """An array whose first axis are rows, shared out as a batch is, where such a mesh is set (`jax.set_mesh`); else as it is.
+
+    XLA decides by itself which of two cuts to follow, that of the rows or that of the weights. Inside a scan it follows the
+    weights, so that with "fsdp" every device would have all rows of what is computed, and send those instead of weights.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if not set(ROWS) <= set(mesh.axis_names) or x.shape[0] % (mesh.shape[DATA] * mesh.shape[FSDP]):
+        return x
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(ROWS))
 
 
 def move(array: Any, sharding: NamedSharding) -> jax.Array:

@@ -1,6 +1,7 @@
 """One step of training as one compiled function over `{name: array}`: what `fit` repeats, and what can be lowered alone."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import jax
@@ -62,11 +63,17 @@ class Step:
 
     def __call__(self, state: State, batch: Any) -> State:
         """The state after this batch."""
-        return self._jitted(state, batch)
+        with self._mesh():
+            return self._jitted(state, batch)
 
     def lower(self) -> jax.stages.Lowered:
         """The step for its shapes, not run: `.compile()` tells its memory and operations, on any mesh, real or described."""
-        return self._jitted.lower(self.shapes, self.batch)
+        with self._mesh():
+            return self._jitted.lower(self.shapes, self.batch)
+
+    def _mesh(self) -> Any:
+        """What tells `by_rows` the mesh."""
+        return nullcontext() if self.placement is None else jax.set_mesh(self.placement.mesh)
 
     def start(self) -> State:
         """The state before the first batch; copies, so that the model stays alive when they are donated."""
@@ -108,6 +115,8 @@ class Step:
     def _compute(
         self, parameters: dict[str, jax.Array], others: dict[str, jax.Array], batch: Any, key: jax.Array
     ) -> Any:
+        if self.placement is not None:
+            parameters = self.placement.gather_tables(parameters)
         module = self.assemble(parameters, others)
         loss, metrics = self.loss_fn(module, batch, key)
         return loss, (metrics, flatten_names(nnx.state(module, nnx.Not(nnx.Param)))[0])
