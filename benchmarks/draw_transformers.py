@@ -31,7 +31,8 @@ def main(size: str, dtype: str, device: str) -> None:
 
     def read(caption: list[int], pictures: int) -> None:
         ids = torch.full((2 * pictures, config.max_text_length), 1, device=device)
-        ids[:, : len(caption)] = torch.tensor(caption, device=device)
+        # The table is one of codes, and may have fewer rows than one of words.
+        ids[:, : len(caption)] = torch.tensor(caption, device=device) % model.config.vocab_size
         now["input_ids"], now["attention_mask"] = ids, ids.ne(1).long()
 
     def draw(steps: int, guidance: float, top_k: int, seed: int) -> dict[str, float]:

@@ -61,7 +61,7 @@ def make(missing: list[Task], path: Path) -> list[dict[str, Any]]:
     if not missing:
         return []
     world, rows = family.World(), []
-    examples = world.examples(max(task.steps for task in missing) * family.BATCH, seed=1)
+    examples = world.examples(max(STEPS, *OTHER_STEPS) * family.BATCH, seed=1)
     aside = world.examples(1024, seed=2)
     path.parent.mkdir(parents=True, exist_ok=True)
     for task in missing:

@@ -94,7 +94,7 @@ def multiplying_parameters(config: DalleBartConfig) -> int:
 
 def peak_rate(width: int) -> float:
     """The learning rate at the height of the schedule, in proportion to 1 / width as Adam's should be (Yang et al. 2022)."""
-    return 0.25 / width
+    return 0.5 / width
 
 
 def schedule(steps: int, peak: float, warmup: int = 40) -> np.ndarray:
