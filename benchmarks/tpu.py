@@ -1,7 +1,7 @@
 """Do mini and mega fit a TPU slice, how long is a step, and what is sent around, over generations and mesh shapes?
 
 No TPU is there: libtpu compiles for described slices (`minidalle.scale.tpu`), and seconds are the compiler's estimate.
-Each row takes minutes of two cores. It is appended to a file as soon as it is there, and rows that stand there are not
+A row of training takes minutes of two cores, one of drawing seconds. It is appended to a file as soon as it is there, and rows that stand there are not
 compiled again, so that a run can be stopped and started:
 
     python -m benchmarks.tpu benchmarks/tpu.jsonl            # compile what is missing
@@ -38,8 +38,16 @@ ROWS = (
     ("training", "mega", "v4-32", {"fsdp": 16}, 352),
     ("training", "mega", "v3-32", {"fsdp": 4, "model": 8}, 176),
     ("training", "mega", "v5e-16", {"fsdp": 2, "model": 8}, 352),
+    ("drawing", "mini", "v4-8", {"data": 4}, 32),
+    ("drawing", "mini", "v5e-8", {"data": 8}, 64),
+    ("drawing", "mini", "v5p-8", {"data": 4}, 32),
+    ("drawing", "mini", "v6e-8", {"data": 8}, 64),
+    ("drawing", "mega", "v3-8", {"data": 8}, 32),
+    ("drawing", "mega", "v4-8", {"data": 4}, 32),
     ("drawing", "mega", "v5e-8", {"data": 8}, 64),
     ("drawing", "mega", "v5e-8", {"data": 2, "model": 4}, 64),
+    ("drawing", "mega", "v5p-8", {"data": 4}, 32),
+    ("drawing", "mega", "v6e-8", {"data": 8}, 64),
 )
 
 
