@@ -146,7 +146,7 @@ def test_all_stop_at_one_step_when_one_of_them_is_to_go_and_another_number_goes_
         assert time.monotonic() < until and all(child.poll() is None for child in children)
         time.sleep(0.05)
     children[1].send_signal(signal.SIGTERM)  # the other hears of it by the next line of the log
-    said = finish(children, 130)
+    said = [out.splitlines()[-1] for out in finish(children, 130)]
     assert said[0] == said[1]
     step = int(said[0].split("stopped after step ")[1].split()[0])
     assert 4 <= step < 60
