@@ -6,7 +6,6 @@ DTYPE DEVICE`: the folder holds `encoder.pt`, `decoder.pt` and `detoker.pt`.
 
 import platform
 import sys
-import time
 import warnings
 from importlib import metadata
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.clock import now
 from benchmarks.processes import serve
 
 warnings.simplefilter("ignore")  # torch.cuda.amp.autocast, as min-dalle spells it, warns at every step
@@ -58,19 +58,14 @@ def main(folder: Path, size: str, dtype: str, device: str) -> None:
     model = FromFiles(folder, size, dtype, device)
     sample, drawn = model.decoder.sample_tokens, {}
 
-    def now() -> float:
-        if device == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter()
-
     def counted(*arguments, **named):
         """A step of min-dalle's own; the clock is read after the first and after the last wanted."""
         found = sample(*arguments, **named)
         drawn["steps"] += 1
         if drawn["steps"] == 1:
-            drawn["first"] = now()
+            drawn["first"] = now(device)
         if drawn["steps"] == drawn["wanted"]:
-            drawn["last"] = now()
+            drawn["last"] = now(device)
             raise Stop
         return found
 
@@ -83,7 +78,7 @@ def main(folder: Path, size: str, dtype: str, device: str) -> None:
     def draw(steps: int, guidance: float, top_k: int, seed: int) -> dict[str, float]:
         drawn.update(steps=0, wanted=steps)
         grid = round(drawn["pictures"] ** 0.5)
-        start = now()
+        start = now(device)
         try:
             next(model.generate_raw_image_stream("", seed, grid, top_k=top_k, supercondition_factor=guidance))
         except Stop:
@@ -91,9 +86,9 @@ def main(folder: Path, size: str, dtype: str, device: str) -> None:
         return {"first": drawn["first"] - start, "step": (drawn["last"] - drawn["first"]) / (steps - 1)}
 
     def decode(codes: list[list[int]]) -> float:
-        start = now()
+        start = now(device)
         model.image_grid_from_tokens(torch.tensor(codes, device=device), is_seamless=False).cpu().numpy()
-        return now() - start
+        return now(device) - start
 
     def logits(file: str, caption: list[int], codes: list[int]) -> str:
         ids = torch.ones((2, model.text_token_count), dtype=torch.long, device=device)

@@ -5,12 +5,12 @@ twin draws codes of its own. It has no picture decoder either. `python -m benchm
 """
 
 import sys
-import time
 from typing import Any
 
 import torch
 import transformers
 
+from benchmarks.clock import now
 from benchmarks.processes import serve
 from benchmarks.report import versions
 from benchmarks.weights import SIZES
@@ -22,18 +22,13 @@ def main(size: str, dtype: str, device: str) -> None:
     torch.manual_seed(0)
     with torch.device(device):
         model = transformers.BartForConditionalGeneration(as_large_as(config)).to(getattr(torch, dtype)).eval()
-    now: dict[str, Any] = {}
-
-    def clock() -> float:
-        if device == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter()
+    given: dict[str, Any] = {}
 
     def read(caption: list[int], pictures: int) -> None:
         ids = torch.full((2 * pictures, config.max_text_length), 1, device=device)
         # The table is one of codes, and may have fewer rows than one of words.
         ids[:, : len(caption)] = torch.tensor(caption, device=device) % model.config.vocab_size
-        now["input_ids"], now["attention_mask"] = ids, ids.ne(1).long()
+        given["input_ids"], given["attention_mask"] = ids, ids.ne(1).long()
 
     def draw(steps: int, guidance: float, top_k: int, seed: int) -> dict[str, float]:
         """Seconds of the caption with the first step, and of a step among the later ones; no guidance is computed."""
@@ -41,12 +36,12 @@ def main(size: str, dtype: str, device: str) -> None:
         times: list[float] = []
 
         def watch(ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-            times.append(clock())
+            times.append(now(device))
             return logits
 
-        start = clock()
+        start = now(device)
         length = {"min_new_tokens": steps, "max_new_tokens": steps}
-        model.generate(**now, **length, do_sample=True, top_k=top_k, num_beams=1, logits_processor=[watch])
+        model.generate(**given, **length, do_sample=True, top_k=top_k, num_beams=1, logits_processor=[watch])
         return {"first": times[0] - start, "step": (times[-1] - times[0]) / (steps - 1)}
 
     def about() -> dict[str, Any]:
@@ -68,7 +63,8 @@ def as_large_as(config: DalleBartConfig) -> transformers.BartConfig:
     """
     hidden = round(config.decoder_ffn_dim * 3 / 2)
     return transformers.BartConfig(
-        vocab_size=config.codebook_size + 1, d_model=config.d_model, max_position_embeddings=max(config.image_length + 1, config.max_text_length),
+        vocab_size=config.codebook_size + 1, d_model=config.d_model,
+        max_position_embeddings=max(config.image_length + 1, config.max_text_length),
         encoder_layers=config.encoder_layers, decoder_layers=config.decoder_layers, encoder_ffn_dim=hidden,
         decoder_ffn_dim=hidden, encoder_attention_heads=config.encoder_attention_heads,
         decoder_attention_heads=config.decoder_attention_heads, dropout=0.0, pad_token_id=1, bos_token_id=0, eos_token_id=2,

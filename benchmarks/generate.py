@@ -38,7 +38,6 @@ GUIDANCE, TOP_K = 16, 256  # min-dalle's own defaults
 OURS, INT8, MIN_DALLE, BART = "minidalle", "minidalle, int8", "min-dalle", "transformers"  # the contestants
 PEERS = MIN_DALLE, BART
 RATIOS = (MIN_DALLE, OURS), (MIN_DALLE, INT8), (BART, OURS), (BART, INT8), (OURS, INT8)
-WHAT = "codes", "step", "decode"  # is measured
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
@@ -143,28 +142,25 @@ def compare(contestants: dict[str, Contestant], options: argparse.Namespace, fol
         found["logits_differ_by"] = logits_differ_by(contestants, folder, caption, some[:15])
     for pictures in options.pictures:
         codes = [some[index:] + some[:index] for index in range(pictures)]
-        # transformers has nothing that decodes
-        times: dict[str, dict[str, list[float]]] = {
-            name: {what: [] for what in WHAT if name != BART or what != "decode"} for name in contestants
-        }
+        times: dict[str, dict[str, list[float]]] = {name: {} for name in contestants}
         for repeat in range(-1, options.repeats):  # the first is not counted: it compiles, or fills caches
             for name, contestant in contestants.items():
                 contestant.ask("read", caption=caption, pictures=pictures)
                 count = steps if repeat >= 0 else min(steps, 4)
                 drawn = contestant.ask("draw", steps=count, guidance=GUIDANCE, top_k=TOP_K, seed=repeat + 2)
-                decoded = contestant.ask("decode", codes=codes) if "decode" in times[name] else None
+                took = {"codes": (drawn["first"] + (length - 1) * drawn["step"]) / pictures, "step": drawn["step"]}
+                if name != BART:  # which has nothing that decodes
+                    took["decode"] = contestant.ask("decode", codes=codes) / pictures
                 if repeat >= 0:
-                    times[name]["step"].append(drawn["step"])
-                    times[name]["codes"].append((drawn["first"] + (length - 1) * drawn["step"]) / pictures)
-                    if decoded is not None:
-                        times[name]["decode"].append(decoded / pictures)
+                    for what, seconds in took.items():
+                        times[name].setdefault(what, []).append(seconds)
         for name, measured in times.items():
             row = {"pictures": pictures, "name": name, **{what: spread(values) for what, values in measured.items()}}
             rate = about[name]["bytes"] / row["step"]["median"]
             found["rows"].append(row | {"bytes_a_second": rate, "share_of_bandwidth": rate / found["bandwidth"]})
         for these, those in RATIOS:
             if these in times and those in times:
-                both = [what for what in WHAT if what in times[these] and what in times[those]]
+                both = [what for what in times[these] if what in times[those]]
                 ratios = {what: ratio(times[these][what], times[those][what]) for what in both}
                 found["ratios"].append({"pictures": pictures, "these": these, "those": those, **ratios})
     return found
@@ -220,7 +216,7 @@ def in_tables(found: dict[str, Any]) -> str:
                 row["these"],
                 row["those"],
                 *(in_words(row[what]) if what in row else "" for what in ("codes", "decode")),
-            ]  # fmt: skip
+            ]
             for row in found["ratios"]
         ]
         tables.append(table(["pictures", "time of", "over that of", "codes", "decoding"], rows))

@@ -198,7 +198,7 @@ def by_rows(x: jax.Array) -> jax.Array:
     weights, so that with "fsdp" every device would have all rows of what is computed, and send those instead of weights.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    if not set(ROWS) <= set(mesh.axis_names) or x.shape[0] % (mesh.shape[DATA] * mesh.shape[FSDP]):
+    if not set(ROWS) <= set(mesh.axis_names) or x.shape[0] % Placement(mesh).row_shares():
         return x
     return jax.lax.with_sharding_constraint(x, PartitionSpec(ROWS))
 
